@@ -1,0 +1,266 @@
+"""A folder or GGUF file, and adapters, → a backbone: an inner model on packed attention, proved."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from peft import PeftModel
+from torch import Tensor
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from unmask.backbone import attention
+from unmask.backbone.adapters import apply_adapter
+from unmask.backbone.attention import Layout
+from unmask.backbone.bidirectional import Proof, prove, set_direction
+from unmask.backbone.families import FAMILIES, Family, family_of
+from unmask.backbone.fused import FusedStack, fuse
+from unmask.errors import CheckpointError, InputError, UnsupportedModelError
+
+DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class Backbone:
+    """A decoder that reads packed rows of texts, both ways unless told otherwise.
+
+    Attributes:
+        model: the inner model of transformers, in evaluation mode.
+        bidirectional: whether it sees both ways.
+        family: the row of its model type, or None.
+        proof: what the proofs measured when it was made.
+        adapter: peft's wrapper around the last adapter, if that was kept apart.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, *, bidirectional: bool = True, adapter: PeftModel | None = None
+    ) -> None:
+        attention.register()
+        self.model = model.eval()
+        self.adapter = adapter
+        self.bidirectional = bidirectional
+        self.family: Family | None = family_of(model.config.model_type)
+        set_direction(model.config, bidirectional=bidirectional)
+        model.set_attn_implementation(attention.NAME)
+        self.proof: Proof = self._prove()
+        self._fused = self._fuse()
+
+    def _prove(self) -> Proof:
+        if self.family:
+            return prove(self.model, bidirectional=self.bidirectional)
+        try:
+            return prove(self.model, bidirectional=self.bidirectional, exact_attention="eager")
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError, NotImplementedError) as error:
+            raise UnsupportedModelError(
+                f"Models of type {self.config.model_type!r} are not known to Unmask, and this one cannot be run on "
+                f"packed attention: {str(error).splitlines()[0]}. Choose a base of a known family: {', '.join(FAMILIES)}."
+            ) from error
+
+    @torch.inference_mode()
+    def _fuse(self) -> FusedStack | None:
+        """Return the fused form of the model if it has one that gives the same states."""
+        fused = fuse(self.model)
+        if fused is None:
+            return None
+        ids = torch.arange(3, 53) * 97 % self.config.vocab_size
+        layout = Layout((1, 7, 7, 35), causal=not self.bidirectional)
+        expected = self._own_hidden(ids, layout)
+        difference = (fused(ids, layout) - expected).abs().max() / expected.abs().max()
+        return fused if difference < 1e-4 else None
+
+    @property
+    def fused(self) -> bool:
+        """Whether inference runs on fused layers."""
+        return self._fused is not None
+
+    @property
+    def config(self) -> PreTrainedConfig:
+        """The model's configuration, whose ``is_causal`` says what the model is."""
+        config: PreTrainedConfig = self.model.config
+        return config
+
+    def hidden(self, ids_T: Tensor, layout: Layout) -> Tensor:
+        """Return the last hidden states of a packed row, ``[T, D]``.
+
+        Args:
+            ids_T: token ids of all texts, one behind the other, ``[T]`` int64 on the model's device.
+            layout: where the texts lie; its direction must be the backbone's.
+        """
+        if self._fused is not None and not torch.is_grad_enabled():
+            return self._fused(ids_T, layout)
+        return self._own_hidden(ids_T, layout)
+
+    def _own_hidden(self, ids_T: Tensor, layout: Layout) -> Tensor:
+        positions = layout.positions().to(ids_T.device)
+        out = self.model(input_ids=ids_T[None], position_ids=positions[None], layout=layout, use_cache=False)
+        states: Tensor = out.last_hidden_state[0]
+        return states
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return all attributes but the fused layers, which share the model's weights."""
+        return {**self.__dict__, "_fused": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore attributes in a process that may not have registered the attention function."""
+        attention.register()
+        self.__dict__.update(state)
+        self._fused = self._fuse()
+
+
+def load_backbone(
+    source: Path,
+    *,
+    adapters: Sequence[Path] = (),
+    bidirectional: bool = True,
+    device: torch.device,
+    dtype: torch.dtype,
+    merge_last: bool = True,
+) -> Backbone:
+    """Load a base, apply adapters in order, and prove that the result attends as it should.
+
+    Args:
+        source: a folder with ``config.json`` and weights, or a GGUF file.
+        adapters: adapter folders; all are merged but, if ``merge_last`` is false, the last.
+        bidirectional: whether every token sees the whole text.
+        device: where the model lies.
+        dtype: its number format.
+        merge_last: merge the last adapter as well.
+
+    Raises:
+        CheckpointError: files are missing or damaged, or do not hold all of the model's weights.
+        AdapterError: an adapter does not fit.
+        BackboneError: the model cannot be run, or a proof failed.
+    """
+    attention.register()
+    model = _load_gguf(source, dtype) if source.is_file() else _load_folder(source, dtype)
+    adapter = None
+    for number, folder in enumerate(adapters, start=1):
+        adapter = apply_adapter(model, folder)
+        if merge_last or number < len(adapters):
+            model, adapter = adapter.merge_and_unload(), None
+    return Backbone(model.to(device), bidirectional=bidirectional, adapter=adapter)
+
+
+def read_config(folder: Path) -> PreTrainedConfig:
+    """Read ``config.json`` of ``folder``; code that it names is never run.
+
+    Raises:
+        CheckpointError: there is no such file, or it is not a model's configuration.
+        UnsupportedModelError: the model type is unknown here, or cannot be bidirectional.
+    """
+    try:
+        data, _ = PreTrainedConfig.get_config_dict(str(folder), local_files_only=True)
+    except OSError as error:
+        raise CheckpointError(f"{folder} has no readable config.json. Give a folder of a language model.") from error
+    data.pop("auto_map", None)
+    model_type = data.pop("model_type", None)
+    if model_type is None:
+        raise CheckpointError(f"config.json of {folder} names no model_type; expected that of a language model.")
+    family_of(model_type)
+    try:
+        config = AutoConfig.for_model(model_type, **data)
+    except ValueError as error:
+        raise UnsupportedModelError(
+            f"Models of type {model_type!r} are unknown to the installed transformers. Upgrade it, or choose "
+            "another base; code from a repository is never run."
+        ) from error
+    text_config = config.get_text_config(decoder=True)
+    family_of(text_config.model_type)
+    return text_config
+
+
+def _load_folder(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
+    config = read_config(folder)
+    _check_safetensors(folder)
+    return _from_pretrained(folder, config=config, dtype=dtype)
+
+
+def _load_gguf(file: Path, dtype: torch.dtype) -> PreTrainedModel:
+    """Load a GGUF file into a fresh, unquantised model, which can be saved like any other."""
+    loaded = _from_pretrained(file.parent, gguf_file=file.name, dtype=dtype)
+    config = AutoConfig.for_model(**{k: v for k, v in loaded.config.to_dict().items() if k != "quantization_config"})
+    model: PreTrainedModel = AutoModel.from_config(config, dtype=dtype, attn_implementation=attention.NAME)
+    model.load_state_dict(loaded.state_dict())
+    return model
+
+
+def _from_pretrained(folder: Path, **options: Any) -> PreTrainedModel:
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        model, report = AutoModel.from_pretrained(
+            str(folder),
+            attn_implementation=attention.NAME,
+            local_files_only=True,
+            output_loading_info=True,
+            **options,
+        )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise CheckpointError(f"{folder} cannot be loaded: {error}") from error
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if shown:
+            transformers_logging.enable_progress_bar()
+    lacking = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
+    if lacking:
+        raise CheckpointError(
+            f"{folder} does not hold all weights of {type(model).__name__}: {len(lacking)} missing or of another "
+            f"shape ({', '.join(lacking[:3])}). Fetch it again."
+        )
+    loaded: PreTrainedModel = model
+    return loaded
+
+
+def _check_safetensors(folder: Path) -> None:
+    """Refuse cut-off files, whose header promises more bytes than there are."""
+    for file in sorted(folder.glob("*.safetensors")):
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            header = int.from_bytes(stream.read(8), "little")
+            if size < 8 or header > size - 8:
+                raise CheckpointError(f"{file} is cut off: it has {size} bytes. Fetch it again.")
+            entries = _parse_header(file, stream.read(header))
+        ends = [entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"]
+        expected = 8 + header + max(ends, default=0)
+        if size != expected:
+            raise CheckpointError(f"{file} is cut off: it has {size} of {expected} bytes. Fetch it again.")
+
+
+def _parse_header(file: Path, header: bytes) -> dict[str, Any]:
+    try:
+        entries: dict[str, Any] = json.loads(header)
+    except ValueError as error:
+        raise CheckpointError(f"{file} is damaged: its header is not JSON. Fetch it again.") from error
+    return entries
+
+
+def resolve_device(device: str) -> torch.device:
+    """Return the device named, or for ``auto`` the best at hand: CUDA, MPS, CPU.
+
+    Raises:
+        InputError: there is no such device.
+    """
+    if device == "auto":
+        best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        return torch.device(best)
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device {device!r} is not available: {str(error).splitlines()[0]} Use 'auto' or 'cpu'.") from error
+    return chosen
+
+
+def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """Return the number format named, or for ``auto`` bfloat16 on CUDA and float32 elsewhere."""
+    if dtype == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    name = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}.get(dtype, dtype)
+    if name not in DTYPES:
+        raise InputError(f"dtype {dtype!r} is unknown; expected 'auto', {', '.join(map(repr, DTYPES))}.")
+    return DTYPES[name]

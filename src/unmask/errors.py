@@ -1,0 +1,47 @@
+"""Every error that Unmask raises on purpose, one tree.
+
+    UnmaskError
+    ├── InputError (ValueError)     what the caller passed: a text, an option, a file of texts
+    ├── CheckpointError             what lies on disk or on a hub: missing, broken, of an unknown layout
+    │   ├── AdapterError            an adapter that does not fit its base
+    │   └── DownloadError           what could not be fetched: not there, gated, no network
+    └── BackboneError               the model itself
+        ├── UnsupportedModelError   an architecture that cannot be made bidirectional, or not exactly
+        └── NotBidirectionalError   a proof failed: the model would have been silently causal
+
+Each message says what was given, what was expected, and what to do.
+"""
+
+from __future__ import annotations
+
+
+class UnmaskError(Exception):
+    """Base of all errors raised by Unmask on purpose."""
+
+
+class InputError(UnmaskError, ValueError):
+    """The caller's texts or options cannot be used as they are."""
+
+
+class CheckpointError(UnmaskError):
+    """A checkpoint is missing, damaged or of a layout Unmask does not know."""
+
+
+class AdapterError(CheckpointError):
+    """An adapter does not fit the base it was to be applied to."""
+
+
+class DownloadError(CheckpointError):
+    """Something could not be fetched: unknown, gated, damaged in transit, or no network."""
+
+
+class BackboneError(UnmaskError):
+    """The model cannot serve as a text encoder."""
+
+
+class UnsupportedModelError(BackboneError):
+    """The architecture cannot be made bidirectional, or Unmask cannot run it exactly."""
+
+
+class NotBidirectionalError(BackboneError):
+    """A proof failed: some position of the model does not see what it must see."""
