@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,8 @@ __all__ = [
 ]
 
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+# Families that refuse a config without a sliding window.
+WINDOWED = frozenset({"cohere2", "gemma2", "gemma3_text", "gemma4_text", "gpt_oss", "olmo3"})
 LLM2VEC_CONFIG = {
     "pooling_mode": "mean",
     "max_length": 512,
@@ -83,18 +85,20 @@ def fill_weights(model: PreTrainedModel, seed: int = 0) -> PreTrainedModel:
             normals = _normals(seed, name.removeprefix("model."), parameter.shape)
             is_norm = parameter.ndim == 1 and not name.endswith("bias")
             parameter.copy_(torch.from_numpy(1 + 0.1 * normals if is_norm else 0.08 * normals))
-    model.train(False)
+    model.train(mode=False)
     return model
 
 
-def fill_adapter(model: PreTrainedModel, *, rank: int, seed: int) -> dict[str, torch.Tensor]:
+def fill_adapter(
+    model: PreTrainedModel, *, rank: int, seed: int, targets: Sequence[str] = LORA_TARGETS
+) -> dict[str, torch.Tensor]:
     """Return LoRA tensors for the inner decoder under the names peft writes, none of them zero.
 
     Each target gives ``…lora_A.weight`` [R, in] and ``…lora_B.weight`` [out, R], 0.1 times normals.
     """
     tensors: dict[str, torch.Tensor] = {}
     for name, module in model.named_modules():
-        if isinstance(module, torch.nn.Linear) and name.rsplit(".", 1)[-1] in LORA_TARGETS:
+        if isinstance(module, torch.nn.Linear) and name.rsplit(".", 1)[-1] in targets:
             prefix = f"base_model.model.{name.removeprefix('model.')}"
             shapes = {"lora_A": (rank, module.in_features), "lora_B": (module.out_features, rank)}
             for part, shape in shapes.items():
@@ -131,11 +135,12 @@ def tiny_settings(model_type: str = "llama", **overrides: Any) -> dict[str, Any]
         "rms_norm_eps": 1e-5,
         "rope_theta": 10000.0,
         "attention_dropout": 0.0,
-        "sliding_window": None,
+        "sliding_window": 8 if model_type in WINDOWED else None,
         "tie_word_embeddings": False,
         "use_cache": False,
         "bos_token_id": 1,
         "eos_token_id": 2,
+        "pad_token_id": None,
         "torch_dtype": "float32",
     }
     return settings | overrides
@@ -171,9 +176,7 @@ def tiny_model(
 # ------------------------------------------------------------------ folders
 
 
-def _model_settings(
-    model_type: str, kind: str, name: str, overrides: Mapping[str, Any]
-) -> dict[str, Any]:
+def _model_settings(model_type: str, kind: str, name: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Return the ``config.json`` that goes with a tokenizer and carries a base's name."""
     tokenizer = tiny_tokenizer(kind)
     fitting = {
@@ -224,6 +227,7 @@ def write_adapter(
     rank: int,
     alpha: int,
     seed: int,
+    targets: Sequence[str] = LORA_TARGETS,
 ) -> Path:
     """Write the config and the weights of a LoRA over the inner decoder, as peft names them."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -240,11 +244,11 @@ def write_adapter(
         "peft_type": "LORA",
         "r": rank,
         "revision": None,
-        "target_modules": list(LORA_TARGETS),
+        "target_modules": list(targets),
         "task_type": None,
     }
     _write_json(folder / "adapter_config.json", settings)
-    tensors = fill_adapter(model, rank=rank, seed=seed)
+    tensors = fill_adapter(model, rank=rank, seed=seed, targets=targets)
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     return folder
 
@@ -285,9 +289,7 @@ def write_published(
     write_tokenizer(mntp, tokenizer)
     settings |= {"architectures": [class_name], "auto_map": {"AutoModel": f"{code}.{class_name}"}}
     _write_json(mntp / "config.json", settings)
-    (mntp / f"{code}.py").write_text(
-        'raise RuntimeError("remote code was run")\n', encoding="utf-8"
-    )
+    (mntp / f"{code}.py").write_text('raise RuntimeError("remote code was run")\n', encoding="utf-8")
     write_adapter(mntp, model, base=str(base), rank=4, alpha=8, seed=seed + 1)
     write_adapter(simcse, model, base=str(base), rank=2, alpha=6, seed=seed + 2)
     _write_json(simcse / "llm2vec_config.json", LLM2VEC_CONFIG)

@@ -195,9 +195,7 @@ def tiny_tokenizer(kind: str = "llama3") -> PreTrainedTokenizerFast:
     """Return a fresh tokenizer of kind ``llama3`` or ``llama2``; it has no pad token."""
     maker: Any = PreTrainedTokenizerFast
     content = Tokenizer.from_str(_serialised(kind))
-    tokenizer: PreTrainedTokenizerFast = maker(
-        tokenizer_object=content, **_KINDS[kind].roles, **_SETTINGS
-    )
+    tokenizer: PreTrainedTokenizerFast = maker(tokenizer_object=content, **_KINDS[kind].roles, **_SETTINGS)
     return tokenizer
 
 

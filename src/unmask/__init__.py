@@ -1,8 +1,8 @@
 """Unmask: any decoder-only language model as a text encoder.
 
-    from unmask import Encoder
-    encoder = Encoder.load("smollm2-135m")
-    vectors = encoder.encode(["a text", "another"])
+>>> from unmask import Encoder
+>>> encoder = Encoder.load("smollm2-135m")
+>>> vectors = encoder.encode(["a text", "another"])
 """
 
 from __future__ import annotations

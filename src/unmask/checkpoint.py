@@ -170,7 +170,9 @@ def _read_own(folder: Path, progress: bool, seen: tuple[str, ...]) -> Checkpoint
             **{name: data[name] for name in names},
         )
     except (KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder / SETTINGS_FILE} is not as Unmask writes it: {error}. Save it again.") from error
+        raise CheckpointError(
+            f"{folder / SETTINGS_FILE} is not as Unmask writes it: {error}. Save it again."
+        ) from error
     return Checkpoint(layout="Unmask", base=folder, tokenizer=folder, settings=settings)
 
 
@@ -276,13 +278,15 @@ LAYOUTS: Final[tuple[Layout, ...]] = (
     Layout("sentence-transformers", lambda path: (path / "modules.json").is_file(), _read_sentence_transformers),
     Layout(
         "LLM2Vec",
-        lambda path: (path / "adapter_config.json").is_file()
-        and (path / "config.json").is_file()
-        and not _has_weights(path),
+        lambda path: (
+            (path / "adapter_config.json").is_file() and (path / "config.json").is_file() and not _has_weights(path)
+        ),
         _read_mntp,
     ),
     Layout("adapter", lambda path: (path / "adapter_config.json").is_file(), _read_adapter),
-    Layout("language model", lambda path: (path / "config.json").is_file() and _has_weights(path), _read_language_model),
+    Layout(
+        "language model", lambda path: (path / "config.json").is_file() and _has_weights(path), _read_language_model
+    ),
 )
 
 

@@ -2,38 +2,28 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
-from typing import Any, Final, Literal, Self, cast
+from typing import Any, Final, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from unmask import checkpoint as checkpoints
-from unmask.backbone.attention import Layout
 from unmask.backbone.families import TEMPLATES, template_for
 from unmask.backbone.loading import Backbone, load_backbone, resolve_device, resolve_dtype
 from unmask.checkpoint import MAX_LENGTH, Checkpoint, Settings, reference_pooling
 from unmask.errors import InputError
-from unmask.packing import plan
-from unmask.pooling import OUTPUTS, Output, Pooling, convert, finish, pool
+from unmask.pipeline import BUDGETS, Empty, Pipeline, check
+from unmask.pooling import Form, Output, Pooling, pool_words
 from unmask.progress import Progress
-from unmask.text import BARE, Template, Text, TextTokenizer, TokenizedText, check_text
+from unmask.text import BARE, Template, Text, TextTokenizer, check_text
 from unmask.tokenizers import ModelTokenizer, load_tokenizer
 
 Vectors = NDArray[np.generic]
-Empty = Literal["error", "zero"]
 
-#: Tokens of one forward pass. On a CPU, states of this many tokens still fit into its caches.
-_BUDGETS: Final = {"cpu": 1024, "cuda": 16384, "mps": 4096}
-#: Texts, and characters, that are sorted by length together; what a stream holds in memory.
-_WINDOW_TEXTS: Final = 4096
-_WINDOW_CHARACTERS: Final = 4_000_000
 _DEFAULTS: Final = Settings(
     pooling="mean",
     max_length=MAX_LENGTH,
@@ -45,10 +35,19 @@ _DEFAULTS: Final = Settings(
 
 
 @dataclass(frozen=True)
-class _Window:
-    """Texts that are packed together: their tokens, None in place of an empty text."""
+class TokenVectors:
+    """The pooled span of one text, token by token.
 
-    tokens: list[TokenizedText | None]
+    Attributes:
+        tokens: the tokens as the vocabulary writes them.
+        spans: each token's ``(start, end)`` in characters of the text, stripped; empty for the
+            template's tokens.
+        vectors: ``[tokens, D]`` float32.
+    """
+
+    tokens: list[str]
+    spans: list[tuple[int, int]]
+    vectors: NDArray[np.float32]
 
 
 class Encoder:
@@ -60,7 +59,7 @@ class Encoder:
         backbone: the model underneath.
         settings: how texts become vectors; all fields are set.
         checkpoint: where it was loaded from.
-        token_budget: most tokens of one forward pass.
+        pipeline: batches texts through it.
     """
 
     def __init__(self, backbone: Backbone, tokenizer: ModelTokenizer, settings: Settings, source: Checkpoint) -> None:
@@ -68,8 +67,7 @@ class Encoder:
         self.tokenizer = tokenizer
         self.settings = settings
         self.checkpoint = source
-        self.token_budget: int = _BUDGETS.get(self.device.type, _BUDGETS["cpu"])
-        self._texts = TextTokenizer(
+        texts = TextTokenizer(
             tokenizer.backend,
             template=self.template,
             max_length=self.max_length,
@@ -77,7 +75,8 @@ class Encoder:
             append=self._eos_text() if settings.append_eos else "",
             pool_instruction=bool(settings.pool_instruction),
         )
-        self._turn = threading.Lock()
+        budget = BUDGETS.get(self.device.type, BUDGETS["cpu"])
+        self.pipeline = Pipeline(backbone, texts, self.pooling, budget)
 
     @classmethod
     def load(
@@ -196,12 +195,12 @@ class Encoder:
     @property
     def device(self) -> torch.device:
         """Where the model lies."""
-        return self.backbone.model.device
+        return self.backbone.device
 
     @property
     def dtype(self) -> torch.dtype:
         """Number format in which the model computes."""
-        return self.backbone.model.dtype
+        return self.backbone.dtype
 
     def _eos_text(self) -> str:
         eos = self.tokenizer.eos
@@ -235,7 +234,7 @@ class Encoder:
                 brings its own). By convention queries have one and documents have none.
             normalize: scale vectors to length 1. None: as the checkpoint says, else False.
             dimensions: keep only the first so many components, and normalise.
-            output: ``float32``, ``float16``, ``int8`` or ``binary``; see :func:`unmask.pooling.convert`.
+            output: ``float32``, ``float16``, ``int8`` or ``binary``; see :class:`unmask.pooling.Form`.
             tensor: return a torch tensor (on the CPU) instead of a numpy array.
             truncate: cut the end of texts that are too long; False makes them an error.
             empty: what a blank text is: an ``error``, or a ``zero`` vector.
@@ -255,11 +254,12 @@ class Encoder:
                 f"texts is of type {type(given).__name__}; expected a string, a Text or a list of them. "
                 "For an iterator of any length use encode_stream."
             )
-        options = {"normalize": normalize, "dimensions": dimensions, "output": output}
+        form = self._form(normalize, dimensions, output)
+        checked = list(check(given, instruction, empty))
         with Progress("Encoding", total=len(given), unit="texts", extra_unit="tokens", enabled=progress) as bar:
-            checked = list(self._check(given, instruction, 0, empty))
-            parts = list(self._stream(iter(checked), bar, truncate=truncate, **options))
-        vectors = np.concatenate(parts) if parts else self._finish(torch.zeros(0, self.dimension), **options)
+            windows = self.pipeline.vectors(iter(checked), bar, truncate=truncate)
+            parts = [form.apply(window) for window in windows]
+        vectors = np.concatenate(parts) if parts else form.apply(torch.zeros(0, self.dimension))
         if single:
             vectors = vectors[0]
         return torch.from_numpy(vectors) if tensor else vectors
@@ -285,9 +285,61 @@ class Encoder:
         Yields:
             Arrays ``[k, D]`` of up to 4,096 vectors, in the order of the texts.
         """
-        options = {"normalize": normalize, "dimensions": dimensions, "output": output}
+        form = self._form(normalize, dimensions, output)
         with Progress("Encoding", total=total, unit="texts", extra_unit="tokens", enabled=progress) as bar:
-            yield from self._stream(self._check(texts, instruction, 0, empty), bar, truncate=truncate, **options)
+            for window in self.pipeline.vectors(check(texts, instruction, empty), bar, truncate=truncate):
+                yield form.apply(window)
+
+    def _form(self, normalize: bool | None, dimensions: int | None, output: Output) -> Form:
+        wanted = bool(self.settings.normalize) if normalize is None else normalize
+        return Form(normalize=wanted, dimensions=dimensions, output=output)
+
+    def encode_tokens(
+        self, texts: Sequence[str | Text], *, instruction: str | None = None, truncate: bool = True
+    ) -> list[TokenVectors]:
+        """Encode each token of the pooled span: the text's own, and the template's closing ones.
+
+        Args:
+            texts: as for :meth:`encode`; none may be blank.
+            instruction: put before each plain string.
+            truncate: cut texts that are too long instead of raising.
+        """
+        checked = [text for text in check(texts, instruction, "error") if text is not None]
+        tokenized = self.pipeline.tokenizer.tokenize(checked, truncate=truncate, spans=True)
+        with torch.inference_mode():
+            states = [self.pipeline.hidden([text])[text.start :].float().cpu() for text in tokenized]
+        backend = self.tokenizer.backend
+        return [
+            TokenVectors(
+                tokens=[backend.id_to_token(token) or "" for token in text.ids[text.start :]],
+                spans=text.spans or [],
+                vectors=vectors.numpy(),
+            )
+            for text, vectors in zip(tokenized, states, strict=True)
+        ]
+
+    def encode_words(
+        self, sentences: Sequence[Sequence[str]], *, instruction: str | None = None
+    ) -> list[NDArray[np.float32]]:
+        """Encode each word of sentences given as lists of words: the mean over its tokens.
+
+        Args:
+            sentences: words without white space at their ends, joined here by single spaces.
+            instruction: put before each sentence.
+
+        Returns:
+            One ``[words, D]`` array a sentence.
+
+        Raises:
+            InputError: a sentence is too long, empty, or a word is blank.
+        """
+        bounds = [_word_bounds(words, number) for number, words in enumerate(sentences)]
+        texts = [" ".join(words) for words in sentences]
+        encoded = self.encode_tokens(texts, instruction=instruction, truncate=False)
+        return [
+            pool_words(torch.from_numpy(text.vectors), text.spans, words).numpy()
+            for text, words in zip(encoded, bounds, strict=True)
+        ]
 
     def similarity(self, a: Any, b: Any) -> NDArray[np.float32]:
         """Return the cosine of every vector of ``a`` with every one of ``b``, ``[len(a), len(b)]``."""
@@ -306,117 +358,29 @@ class Encoder:
         """
         return checkpoints.write(self, Path(folder), replace_existing=replace_existing)
 
-    # --- the pipeline ------------------------------------------------------------------------------
-
-    def _check(
-        self, texts: Iterable[str | Text], instruction: str | None, first: int, empty: Empty
-    ) -> Iterator[Text | None]:
-        """Yield each text, checked, with the instruction put on plain strings; None for a blank one."""
-        if empty not in ("error", "zero"):
-            raise InputError(f"empty is {empty!r}; expected 'error' or 'zero'.")
-        for index, given in enumerate(texts, start=first):
-            text = check_text(given, index)
-            if instruction and not isinstance(given, Text):
-                text = Text(instruction, text.content)
-            if text.content.strip():
-                yield text
-            elif empty == "zero":
-                yield None
-            else:
-                raise InputError(f'Text {index} is empty. Remove it, or pass empty="zero" for a zero vector.')
-
-    def _stream(
-        self,
-        texts: Iterator[Text | None],
-        bar: Progress,
-        *,
-        truncate: bool,
-        normalize: bool | None,
-        dimensions: int | None,
-        output: Output,
-    ) -> Iterator[Vectors]:
-        """Encode window by window; the next window is tokenised while this one is computed."""
-        if output not in OUTPUTS:
-            raise InputError(f"output is {output!r}; expected one of {', '.join(OUTPUTS)}.")
-        with ThreadPoolExecutor(1, thread_name_prefix="tokenize") as pool_:
-            waiting: Future[_Window] | None = None
-            first = 0
-            while True:
-                window = _take_window(texts)
-                upcoming = pool_.submit(self._tokenize, window, first, truncate) if window else None
-                if waiting is not None:
-                    vectors = self._compute(waiting.result(), bar)
-                    yield self._finish(vectors, normalize=normalize, dimensions=dimensions, output=output)
-                if upcoming is None:
-                    return
-                waiting, first = upcoming, first + len(window)
-
-    def _tokenize(self, window: list[Text | None], first: int, truncate: bool) -> _Window:
-        present = [(i, text) for i, text in enumerate(window) if text is not None]
-        tokens: list[TokenizedText | None] = [None] * len(window)
-        if not truncate or len(present) < len(window):
-            # One at a time where an error must name the text's own index.
-            for i, text in present:
-                tokens[i] = self._texts.tokenize([text], first_index=first + i, truncate=truncate)[0]
-            return _Window(tokens)
-        return _Window(list(self._texts.tokenize([text for _, text in present], first_index=first)))
-
-    @torch.inference_mode()
-    def _compute(self, window: _Window, bar: Progress) -> torch.Tensor:
-        """Return the pooled vectors of a window, ``[n, D]`` float32 on the CPU."""
-        vectors = torch.zeros(len(window.tokens), self.dimension)
-        present = [i for i, tokens in enumerate(window.tokens) if tokens is not None]
-        lengths = [len(cast(TokenizedText, window.tokens[i]).ids) for i in present]
-        for pack in plan(lengths, self.token_budget):
-            indices = [present[i] for i in pack]
-            vectors[indices] = self._forward([cast(TokenizedText, window.tokens[i]) for i in indices]).cpu()
-            bar.advance(len(indices), extra=sum(lengths[i] for i in pack))
-        bar.advance(len(window.tokens) - len(present))
-        return vectors
-
-    def _forward(self, pack: Sequence[TokenizedText]) -> torch.Tensor:
-        """Run one pack and pool it, ``[n, D]`` float32."""
-        lengths = tuple(len(text.ids) for text in pack)
-        ids = torch.tensor(list(chain.from_iterable(text.ids for text in pack)), device=self.device)
-        with self._turn:
-            hidden_TD = self.backbone.hidden(ids, Layout(lengths, causal=not self.bidirectional))
-        return pool(
-            hidden_TD,
-            lengths=torch.tensor(lengths, device=self.device),
-            starts=torch.tensor([text.start for text in pack], device=self.device),
-            mode=self.pooling,
-        )
-
-    def _finish(
-        self, vectors: torch.Tensor, *, normalize: bool | None, dimensions: int | None, output: Output
-    ) -> Vectors:
-        wanted = bool(self.settings.normalize) if normalize is None else normalize
-        return convert(finish(vectors, normalize=wanted, dimensions=dimensions).numpy(), output)
-
     # --- to another process ------------------------------------------------------------------------
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return all that makes the encoder, less what belongs to this process."""
-        return {key: value for key, value in self.__dict__.items() if key not in ("_turn", "_texts")}
+        """Return all that makes the encoder, less the pipeline, which belongs to this process."""
+        return {**self.__dict__, "pipeline": self.pipeline.token_budget}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Rebuild the encoder in the process it arrived in."""
         self.__init__(state["backbone"], state["tokenizer"], state["settings"], state["checkpoint"])  # type: ignore[misc]
-        self.token_budget = state["token_budget"]
-
-
-def _take_window(texts: Iterator[Text | None]) -> list[Text | None]:
-    """Take the next texts off the iterator: a window's worth, fewer at the end."""
-    window: list[Text | None] = []
-    characters = 0
-    for text in texts:
-        window.append(text)
-        characters += len(text.content) if text else 0
-        if len(window) == _WINDOW_TEXTS or characters > _WINDOW_CHARACTERS:
-            break
-    return window
+        self.pipeline.token_budget = state["pipeline"]
 
 
 def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return np.asarray(vectors / np.where(lengths > 0, lengths, 1), dtype=np.float32)
+
+
+def _word_bounds(words: Sequence[str], number: int) -> list[tuple[int, int]]:
+    """Return each word's ``(start, end)`` in the sentence made of ``words``."""
+    bounds, start = [], 0
+    for word in words:
+        if not isinstance(word, str) or not word or word != word.strip():
+            raise InputError(f"Sentence {number} holds {word!r}; expected words without white space at their ends.")
+        bounds.append((start, start + len(word)))
+        start += len(word) + 1
+    return bounds

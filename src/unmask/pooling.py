@@ -5,6 +5,8 @@ Shapes: T tokens of a packed row, N texts, D dimensions.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
 import numpy as np
@@ -53,39 +55,79 @@ def pool(hidden_TD: Tensor, *, lengths: Tensor, starts: Tensor, mode: Pooling) -
     return torch.zeros(len(lengths), hidden_TD.shape[1], device=hidden_TD.device).index_add_(0, text_T, weighted_TD)
 
 
-def finish(vectors_ND: Tensor, *, normalize: bool, dimensions: int | None) -> Tensor:
-    """Cut vectors to their first ``dimensions`` and scale them to length 1.
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """The form in which a caller wants vectors.
 
-    A cut vector is always normalised again, as Matryoshka training expects (arXiv 2205.13147). Zero
-    vectors stay zero.
+    Attributes:
+        normalize: scale vectors to length 1; zero vectors stay zero.
+        dimensions: keep only the first so many components. What is cut is normalised again, as
+            Matryoshka training expects (arXiv 2205.13147).
+        output: number format.
+
+            * ``float32``, ``float16``.
+            * ``int8``: each vector times ``127 / max|v|`` of its own, rounded. The scale is a vector's
+              own, so cosine needs neither it nor calibration data; dot products and distances between
+              int8 vectors lose the vectors' lengths.
+            * ``binary``: bit 1 where a component is above 0, packed into bytes, first dimension in the
+              highest bit, the last byte filled with zeros; compared by Hamming distance.
+    """
+
+    normalize: bool = False
+    dimensions: int | None = None
+    output: Output = "float32"
+
+    def __post_init__(self) -> None:
+        if self.output not in OUTPUTS:
+            raise InputError(f"output is {self.output!r}; expected one of {', '.join(OUTPUTS)}.")
+        if self.dimensions is not None and self.dimensions < 1:
+            raise InputError(f"dimensions is {self.dimensions}; expected at least 1.")
+
+    def apply(self, vectors_ND: Tensor) -> NDArray[np.generic]:
+        """Return float32 vectors ``[N, D]`` in this form: ``[N, dimensions]``, packed bits ``[N, ceil(… / 8)]`` uint8.
+
+        Raises:
+            InputError: ``dimensions`` is more than D.
+        """
+        size = vectors_ND.shape[-1]
+        if self.dimensions is not None:
+            if self.dimensions > size:
+                raise InputError(f"dimensions is {self.dimensions}; this encoder's vectors have 1 to {size}.")
+            vectors_ND = vectors_ND[..., : self.dimensions]
+        if self.normalize or self.dimensions is not None:
+            vectors_ND = torch.nn.functional.normalize(vectors_ND, dim=-1)
+        vectors = np.asarray(vectors_ND.numpy(), dtype=np.float32)
+        match self.output:
+            case "float32":
+                return vectors
+            case "float16":
+                return vectors.astype(np.float16)
+            case "int8":
+                largest = np.abs(vectors).max(axis=-1, keepdims=True, initial=0)
+                return np.rint(vectors * (127 / np.where(largest > 0, largest, 1))).astype(np.int8)
+            case "binary":
+                return np.packbits(vectors > 0, axis=-1)
+
+
+def pool_words(states_TD: Tensor, spans: Sequence[tuple[int, int]], words: Sequence[tuple[int, int]]) -> Tensor:
+    """Average the states of the tokens that overlap each word.
+
+    Args:
+        states_TD: states of T tokens.
+        spans: each token's ``(start, end)`` in characters of the text.
+        words: each word's ``(start, end)`` in the same text, in order.
+
+    Returns:
+        ``[len(words), D]`` float32.
 
     Raises:
-        InputError: ``dimensions`` is not between 1 and D.
+        InputError: a word has no token, for instance because the text was cut before it.
     """
-    size = vectors_ND.shape[-1]
-    if dimensions is not None:
-        if not 1 <= dimensions <= size:
-            raise InputError(f"dimensions is {dimensions}; this encoder's vectors have 1 to {size}.")
-        vectors_ND = vectors_ND[..., :dimensions]
-    if normalize or dimensions is not None:
-        vectors_ND = torch.nn.functional.normalize(vectors_ND, dim=-1)
-    return vectors_ND
-
-
-def convert(vectors_ND: NDArray[np.float32], output: Output) -> NDArray[np.generic]:
-    """Turn float32 vectors into another number format.
-
-    * ``float16``: rounded.
-    * ``int8``: each vector times ``127 / max|v|`` of its own, rounded. The scale is a vector's own, so
-      cosine needs neither it nor any calibration data; dot products and distances lose the lengths.
-    * ``binary``: bit 1 where a component is above 0, packed into bytes, first dimension in the highest
-      bit, the last byte filled with zeros: ``[N, ceil(D / 8)]`` uint8, compared by Hamming distance.
-    """
-    if output == "float32":
-        return vectors_ND
-    if output == "float16":
-        return vectors_ND.astype(np.float16)
-    if output == "int8":
-        largest = np.abs(vectors_ND).max(axis=-1, keepdims=True)
-        return np.rint(vectors_ND * (127 / np.where(largest > 0, largest, 1))).astype(np.int8)
-    return np.packbits(vectors_ND > 0, axis=-1)
+    token = np.asarray(spans).reshape(-1, 2)
+    rows = []
+    for number, (start, end) in enumerate(words):
+        covering = np.flatnonzero((token[:, 0] < end) & (token[:, 1] > start))
+        if not len(covering):
+            raise InputError(f"Word {number} has no token: the text is longer than max_length. Shorten or split it.")
+        rows.append(states_TD[torch.from_numpy(covering)].float().mean(dim=0))
+    return torch.stack(rows) if rows else states_TD.new_zeros(0, states_TD.shape[1]).float()

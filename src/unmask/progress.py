@@ -148,9 +148,10 @@ def _start_bar(progress: Progress) -> RichProgress:
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn
     from rich.progress import Progress as RichProgress
+    from rich.table import Column
 
     live = RichProgress(
-        TextColumn("{task.description}", markup=False),
+        TextColumn("{task.description}", markup=False, table_column=Column(max_width=32, no_wrap=True)),
         BarColumn(bar_width=20),
         TextColumn("{task.fields[status]}", markup=False),
         console=Console(file=progress._out),

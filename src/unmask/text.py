@@ -5,19 +5,22 @@ The string a model reads is
     [BOS] template.prefix  instruction + " "  content  template.suffix [EOS]
 
 BOS and EOS stand where the model's own tokenizer puts them. Only the content and what follows it are
-pooled. The span is read off one tokenisation, by character offsets: nothing is tokenised twice and no
-sentinel is put into the text. The template's special tokens are special; the same strings inside a
-caller's text are plain text.
+pooled. The space that separates the content from what stands before it belongs to the content: a
+byte-level tokenizer makes it a part of the content's first token, and where it is a token of its own,
+that token is pooled, too. The span is read off one tokenisation, by character offsets: nothing is
+tokenised twice and no sentinel is put into the text. The template's special tokens are special; the
+same strings inside a caller's text are plain text.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from tokenizers import Encoding, Tokenizer
+from tokenizers.pre_tokenizers import Metaspace
 
 from unmask.errors import CheckpointError, InputError
 
@@ -107,18 +110,19 @@ class TextTokenizer:
         suffix = template.suffix + append
         special = _special_tokens(backend, control_tokens)
         cut, first = _last_end(template.prefix, special), _first_start(suffix, special)
+        self._literal = _as_literal_tokenizer(backend, special, at_start=not cut)
         self._lead, self._tail = template.prefix[cut:], suffix[:first]
-        self._literal = _as_literal_tokenizer(backend, special)
         leading, trailing = _added_by_post_processor(backend)
         self._head_ids = leading + _encode_special(backend, template.prefix[:cut], special)
         self._foot_ids = _encode_special(backend, suffix[first:], special) + trailing
-        room = max_length - len(self._head_ids) - len(self._foot_ids)
-        if room < 1:
+        self._room = max_length - len(self._head_ids) - len(self._foot_ids)
+        around = len(self._literal.encode(self._lead + self._tail, add_special_tokens=False).ids)
+        if self._room <= around:
+            least = max_length - self._room + around
             raise InputError(
-                f"max_length is {max_length}, but the template and special tokens alone take "
-                f"{max_length - room} tokens. Use a max_length of at least {max_length - room + 1}."
+                f"max_length is {max_length}, but the template and special tokens alone take {least} tokens. "
+                f"Use a max_length of at least {least + 1}."
             )
-        self._room = room
 
     @property
     def head(self) -> list[int]:
@@ -130,14 +134,29 @@ class TextTokenizer:
         """Token ids behind every text: the template's closing special tokens, EOS."""
         return list(self._foot_ids)
 
+    @property
+    def lead(self) -> str:
+        """The template's plain text between :attr:`head` and the instruction or content."""
+        return self._lead
+
+    @property
+    def tail(self) -> str:
+        """The template's plain text between the content and :attr:`foot`."""
+        return self._tail
+
+    @property
+    def literal(self) -> Tokenizer:
+        """What tokenises lead, instruction, content and tail: nothing in its input is special. Do not change it."""
+        return self._literal
+
     def tokenize(
-        self, texts: Sequence[Text], *, first_index: int = 0, truncate: bool = True, spans: bool = False
+        self, texts: Sequence[Text], *, indices: Sequence[int] | None = None, truncate: bool = True, spans: bool = False
     ) -> list[TokenizedText]:
         """Tokenise ``texts``.
 
         Args:
             texts: texts whose content is not blank.
-            first_index: what to add to a text's position where an error names it.
+            indices: the number by which an error names each text; its position if None.
             truncate: cut the end of a content that is too long; otherwise that is an error.
             spans: also give, for each pooled token, its ``(start, end)`` in the stripped content's
                 characters; tokens of the template have an empty span at the content's end.
@@ -146,37 +165,40 @@ class TextTokenizer:
             InputError: an instruction leaves no room for its content, or a text is too long and
                 ``truncate`` is false. The message names the text's index and length in tokens.
         """
-        bodies, begins, ends = [], [], []
+        bodies, borders = [], []
         for text in texts:
             instruction, content = text.instruction.strip(), text.content.strip()
             before = self._lead + (instruction + SEPARATOR if instruction else "")
             bodies.append(before + content + self._tail)
-            begins.append(len(before))
-            ends.append(len(before) + len(content))
-        need_offsets = spans or bool(self._tail) or any(begins)
+            borders.append(_Borders(len(before.rstrip(" ")), len(before), len(before) + len(content)))
+        need_offsets = spans or bool(self._tail) or any(border.pool for border in borders)
         encode = self._literal.encode_batch if need_offsets else self._literal.encode_batch_fast
         encodings = encode(bodies, add_special_tokens=False)
+        numbers = range(len(texts)) if indices is None else indices
         return [
-            self._finish(encoding, begin, end, first_index + i, truncate, spans)
-            for i, (encoding, begin, end) in enumerate(zip(encodings, begins, ends, strict=True))
+            self._finish(encoding, border, index, truncate, spans)
+            for index, encoding, border in zip(numbers, encodings, borders, strict=True)
         ]
 
-    def _finish(
-        self, encoding: Encoding, begin: int, end: int, index: int, truncate: bool, spans: bool
-    ) -> TokenizedText:
+    def _finish(self, encoding: Encoding, border: _Borders, index: int, truncate: bool, spans: bool) -> TokenizedText:
         ids: list[int] = encoding.ids
-        start = _first_token_at(encoding, begin, end) if begin else 0
+        start = _first_token_at(encoding, border.pool, border.end) if border.pool else 0
+        first = _first_token_at(encoding, border.begin, border.end) if border.pool or self._tail else 0
+        if not ids or first == len(ids):
+            raise InputError(
+                f"Text {index} has no token: this model's tokenizer removes all of its characters. Remove the text."
+            )
         stop = len(ids)
         if len(ids) > self._room:
-            tail = len(ids) - _first_token_at(encoding, end, end + len(self._tail)) if self._tail else 0
-            stop = self._room - tail
             if not truncate:
                 total = len(ids) + len(self._head_ids) + len(self._foot_ids)
                 raise InputError(
                     f"Text {index} has {total} tokens, {total - self.max_length} more than max_length "
                     f"{self.max_length}. Shorten it, raise max_length, or pass truncate=True to cut its end."
                 )
-            if stop <= start:
+            tail = len(ids) - _first_token_at(encoding, border.end, border.end + len(self._tail)) if self._tail else 0
+            stop = self._room - tail
+            if stop <= first:
                 raise InputError(
                     f"The instruction of text {index} takes {start + len(self._head_ids)} of max_length "
                     f"{self.max_length} tokens and leaves no room for the text. Shorten the instruction."
@@ -184,19 +206,36 @@ class TextTokenizer:
             ids = ids[:stop] + ids[len(ids) - tail :]
         token_spans = None
         if spans:
-            inner = [(a - begin, b - begin) for a, b in encoding.offsets[start:stop]]
-            content = [(max(a, 0), max(min(b, end - begin), 0)) for a, b in inner]
-            rest = len(ids) - stop + len(self._foot_ids)
-            token_spans = content + [(end - begin, end - begin)] * rest
+            token_spans = [(0, 0)] * len(self._head_ids) + border.inside(encoding.offsets[:stop])
+            token_spans += [(border.size, border.size)] * (len(ids) - stop + len(self._foot_ids))
+        pooled = 0 if self.pool_instruction else len(self._head_ids) + start
         return TokenizedText(
             ids=self._head_ids + ids + self._foot_ids,
-            start=0 if self.pool_instruction else len(self._head_ids) + start,
-            spans=token_spans,
+            start=pooled,
+            spans=token_spans[pooled:] if token_spans else None,
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Borders:
+    """Where the parts of a string meet, in characters: pooled span from ``pool``, content from ``begin`` to ``end``."""
+
+    pool: int
+    begin: int
+    end: int
+
+    @property
+    def size(self) -> int:
+        return self.end - self.begin
+
+    def inside(self, offsets: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Return offsets in the string as offsets in the content, empty where they lie outside."""
+        ends = ((a - self.begin, b - self.begin) for a, b in offsets)
+        return [(min(max(a, 0), self.size), min(max(b, 0), self.size)) for a, b in ends]
+
+
 def _first_token_at(encoding: Encoding, begin: int, end: int) -> int:
-    """Return the index of the first token that covers a character of ``[begin, end)``."""
+    """Return the index of the first token that covers a character of ``[begin, end)``; their number if none does."""
     for position in range(begin, end):
         token = encoding.char_to_token(position)
         if token is not None:
@@ -220,15 +259,29 @@ def _first_start(string: str, special: Sequence[str]) -> int:
     return min(found, default=len(string))
 
 
-def _as_literal_tokenizer(backend: Tokenizer, special: Sequence[str]) -> Tokenizer:
-    """Return a copy of ``backend`` that reads its special tokens' strings as plain text."""
-    data: dict[str, Any] = json.loads(backend.to_str())
-    data["truncation"] = data["padding"] = None
-    for token in data.get("added_tokens", ()):
-        token["special"] = token["special"] or token["content"] in special
-    copy = Tokenizer.from_str(json.dumps(data))
+def _as_literal_tokenizer(backend: Tokenizer, special: Sequence[str], *, at_start: bool) -> Tokenizer:
+    """Return a copy of ``backend`` that reads its special tokens' strings as plain text.
+
+    Args:
+        backend: the model's tokenizer.
+        special: strings to read so.
+        at_start: whether the copy's input stands at the start of the whole string.
+    """
+    copy: Any = deepcopy(backend)
+    copy.no_truncation()
+    copy.no_padding()
+    # It adds nothing here, but a byte-level one would cut leading spaces out of the offsets.
+    copy.post_processor = None
+    if not at_start and isinstance(copy.pre_tokenizer, Metaspace) and copy.pre_tokenizer.prepend_scheme == "first":
+        copy.pre_tokenizer.prepend_scheme = "never"
+    known = {token.content: token for token in copy.get_added_tokens_decoder().values()}
+    for name in special:
+        if name in known and not known[name].special:
+            known[name].special = True
+            copy.add_special_tokens([known[name]])
     copy.encode_special_tokens = True
-    return copy
+    literal: Tokenizer = copy
+    return literal
 
 
 def _added_by_post_processor(backend: Tokenizer) -> tuple[list[int], list[int]]:

@@ -108,18 +108,14 @@ def cases() -> Iterator[Case]:
         yield from _plain_llama3(inputs)
         for pooling in ("mean", "weighted_mean", "last_token"):
             yield Case(checkpoint="llama3-instruct", inputs=inputs, pooling=pooling)
-        yield Case(
-            checkpoint="llama3-instruct", inputs=inputs, pooling="mean", skip_instruction=False
-        )
+        yield Case(checkpoint="llama3-instruct", inputs=inputs, pooling="mean", skip_instruction=False)
         yield Case(checkpoint="llama3-base", inputs=inputs, pooling="eos_token")
         for pooling in ("mean", "eos_token"):
             yield Case(checkpoint="llama2", inputs=inputs, pooling=pooling)
         yield Case(checkpoint="llama2-chat", inputs=inputs, pooling="mean")
         for pooling in ("mean", "weighted_mean", "eos_token"):
             yield Case(checkpoint="mistral-instruct", inputs=inputs, pooling=pooling)
-        yield Case(
-            checkpoint="mistral-instruct", inputs=inputs, pooling="mean", bidirectional=False
-        )
+        yield Case(checkpoint="mistral-instruct", inputs=inputs, pooling="mean", bidirectional=False)
         yield from _published(inputs)
 
 

@@ -13,8 +13,7 @@ QUESTION, BESIDE = TEXTS[0], TEXTS[4]
 SHIFTED = "the lake"
 NO_SPACES = "河边的图书馆每天早上开门" * 14
 OVER_THE_LIMIT = (
-    f"{LONG_TEXT} Besides, the fields below the town are the best of the valley: "
-    "3 harvests a year, and no stones."
+    f"{LONG_TEXT} Besides, the fields below the town are the best of the valley: 3 harvests a year, and no stones."
 )
 MARKED = f"{TEXTS[3]} {MARKER} {BESIDE}"
 
@@ -79,9 +78,7 @@ DEFECTS = (
         name="local-folder",
         what="A folder whose config.json does not give the base's exact name gets no template.",
         pair=["", QUESTION],
-        right=lambda reference, _: reference.vectors(
-            reference.load("llama3-instruct"), [["", QUESTION]]
-        )[0],
+        right=lambda reference, _: reference.vectors(reference.load("llama3-instruct"), [["", QUESTION]])[0],
     ),
     Defect(
         name="leading-spaces",

@@ -113,9 +113,7 @@ def _checkpoint(reference: Reference, name: str) -> dict[str, Any]:
     """Return a checkpoint's arguments and the fingerprint of its inner decoder's weights."""
     settings = dict(CHECKPOINTS[name])
     tokenizer = reference.tiny.tiny_tokenizer(settings["tokenizer"])
-    model = reference.tiny.tiny_model(
-        settings["model_type"], seed=settings.get("seed", 0), vocab_size=len(tokenizer)
-    )
+    model = reference.tiny.tiny_model(settings["model_type"], seed=settings.get("seed", 0), vocab_size=len(tokenizer))
     return settings | {"weights_sha256": reference.tiny.fingerprint(model.state_dict())}
 
 
@@ -139,7 +137,8 @@ def record(out: Path) -> None:
         }
     numpy.savez_compressed(out / "reference.npz", **arrays, **defect_arrays)
     (out / "reference.json").write_text(_readable(content), encoding="utf-8")
-    print(f"{len(arrays)} cases of {len(TEXTS)} texts, {len(defects)} defects: {out}")
+    summary = f"{len(arrays)} cases of {len(TEXTS)} texts, {len(defects)} defects: {out}"
+    sys.stdout.write(f"{summary}\n")
 
 
 def _readable(content: dict[str, Any]) -> str:
@@ -155,7 +154,7 @@ def _readable(content: dict[str, Any]) -> str:
 
 
 def _one_line(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def make_environment(folder: Path) -> Path:

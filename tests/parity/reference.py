@@ -54,9 +54,7 @@ class Reference:
 
     def vectors(self, encoder: Any, inputs: Any) -> Any:
         """Return what the reference answers: float32 numpy [n, 64]."""
-        answer = encoder.encode(
-            inputs, batch_size=BATCH_SIZE, show_progress_bar=False, device="cpu"
-        )
+        answer = encoder.encode(inputs, batch_size=BATCH_SIZE, show_progress_bar=False, device="cpu")
         return answer.to(self.torch.float32).numpy()
 
     def span(self, encoder: Any, pair: list[str]) -> tuple[list[int], int, int]:
@@ -96,9 +94,7 @@ class Reference:
         tokens = encoder.tokenizer(before + text, return_offsets_mapping=True)
         length = len(tokens["input_ids"])
         if limit is None and length > encoder.max_length:
-            raise ValueError(
-                f"{text[:40]!r} has {length} tokens, more than {encoder.max_length}. Shorten it."
-            )
+            raise ValueError(f"{text[:40]!r} has {length} tokens, more than {encoder.max_length}. Shorten it.")
         start = next(i for i, (_, end) in enumerate(tokens["offset_mapping"]) if end > len(before))
         return self.pooled(encoder, tokens["input_ids"][:limit], start)
 

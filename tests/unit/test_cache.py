@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import stat
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import pytest
 
 from unmask.errors import InputError
 from unmask.hub.cache import atomic_file, atomic_folder, home
+
+Writer = Callable[..., AbstractContextManager[Path]]
 
 
 def test_home_is_read_from_the_environment_at_each_call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -61,9 +64,14 @@ def test_a_folder_that_failed_leaves_all_as_it_was(tmp_path: Path, error: type[B
         target.mkdir()
         (target / "old").touch()
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(error), atomic_folder(target, replace=replace) as draft:
-        (draft / "half").touch()
-        raise error
+
+    def write_half() -> None:
+        with atomic_folder(target, replace=replace) as draft:
+            (draft / "half").touch()
+            raise error
+
+    with pytest.raises(error):
+        write_half()
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -71,17 +79,20 @@ def test_a_folder_that_failed_leaves_all_as_it_was(tmp_path: Path, error: type[B
 def test_a_file_that_failed_leaves_all_as_it_was(tmp_path: Path, error: type[BaseException]) -> None:
     target = tmp_path / "vectors.npy"
     target.write_bytes(b"old")
-    with pytest.raises(error), atomic_file(target, replace=True) as draft:
-        draft.write_bytes(b"half")
-        raise error
+
+    def write_half() -> None:
+        with atomic_file(target, replace=True) as draft:
+            draft.write_bytes(b"half")
+            raise error
+
+    with pytest.raises(error):
+        write_half()
     assert target.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [target]
 
 
 @pytest.mark.parametrize("writer", [atomic_folder, atomic_file])
-def test_what_exists_is_refused_by_name_before_any_work(
-    tmp_path: Path, writer: type[AbstractContextManager[Path]]
-) -> None:
+def test_what_exists_is_refused_by_name_before_any_work(tmp_path: Path, writer: Writer) -> None:
     target = tmp_path / "there"
     target.mkdir()
     with pytest.raises(InputError, match=f"{target} exists already"), writer(target):
@@ -89,11 +100,16 @@ def test_what_exists_is_refused_by_name_before_any_work(
 
 
 @pytest.mark.parametrize("writer", [atomic_folder, atomic_file])
-def test_what_someone_else_wrote_meanwhile_stays(tmp_path: Path, writer: type[AbstractContextManager[Path]]) -> None:
+def test_what_someone_else_wrote_meanwhile_stays(tmp_path: Path, writer: Writer) -> None:
     target = tmp_path / "there"
-    with pytest.raises(InputError, match="exists already"), writer(target) as draft:
-        draft.touch()
-        target.write_text("theirs")
+
+    def write_while_another_does() -> None:
+        with writer(target) as draft:
+            draft.touch()
+            target.write_text("theirs")
+
+    with pytest.raises(InputError, match="exists already"):
+        write_while_another_does()
     assert target.read_text() == "theirs"
     assert list(tmp_path.iterdir()) == [target]
 
@@ -158,7 +174,7 @@ def test_a_file_does_not_give_way_to_a_folder_nor_a_folder_to_a_file(tmp_path: P
 
 
 @pytest.mark.parametrize("writer", [atomic_folder, atomic_file])
-def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, writer: type[AbstractContextManager[Path]]) -> None:
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, writer: Writer) -> None:
     (tmp_path / "file").touch()
     target = tmp_path / "file" / "below"
     with pytest.raises(InputError, match=f"{target} cannot be written"), writer(target):

@@ -88,7 +88,7 @@ def test_times_are_written_for_people(seconds: float, shown: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "shown"), [(999, "999 B"), (1500, "1.5 kB"), (98_362_432, "98.4 MB"), (16_060_000_000, "16.1 GB")]
+    ("count", "shown"), [(999, "999 B"), (1010, "1.0 kB"), (98_362_432, "98.4 MB"), (16_060_000_000, "16.1 GB")]
 )
 def test_sizes_are_written_for_people(count: int, shown: str) -> None:
     out = io.StringIO()
@@ -99,13 +99,15 @@ def test_sizes_are_written_for_people(count: int, shown: str) -> None:
 
 def test_work_that_stopped_says_where_and_the_error_passes() -> None:
     clock, out = Clock(), io.StringIO()
-    with (
-        pytest.raises(KeyboardInterrupt),
-        Progress("Encoding", total=9, unit="texts", file=out, clock=clock) as progress,
-    ):
-        clock.now += 3
-        progress.advance(4)
-        raise KeyboardInterrupt
+
+    def stop_halfway() -> None:
+        with Progress("Encoding", total=9, unit="texts", file=out, clock=clock) as progress:
+            clock.now += 3
+            progress.advance(4)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stop_halfway()
     assert out.getvalue() == "Encoding: stopped after 4 texts of 9 texts, 3.0 s\n"
 
 
@@ -127,15 +129,26 @@ def test_a_terminal_gets_a_bar_that_goes_away_and_the_last_line(monkeypatch: pyt
     monkeypatch.setenv("COLUMNS", "120")
     clock, out = Clock(), Terminal()
     before = sys.stdout
-    with Progress("Encoding [x]", total=200, unit="texts", extra_unit="tokens", file=out, clock=clock) as progress:
+    with Progress("Encoding [bold]", total=200, unit="texts", extra_unit="tokens", file=out, clock=clock) as progress:
         assert sys.stdout is before
         clock.now += 6
         progress.advance(100, extra=3000)
     shown = out.getvalue()
     assert "━" in shown
     assert "50%  17 texts/s  500 tokens/s  6.0 s left" in shown
-    assert "Encoding [x]" in shown
-    assert shown.endswith("\x1b[2KEncoding [x]: 100 texts in 6.0 s (17 texts/s, 500 tokens/s)\n")
+    assert shown.count("Encoding [bold]") > 1
+    assert shown.endswith("\x1b[2KEncoding [bold]: 100 texts in 6.0 s (17 texts/s, 500 tokens/s)\n")
+
+
+def test_a_long_name_leaves_room_for_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    clock, out = Clock(), Terminal()
+    with Progress("Downloading " + "x" * 80, total=4_000_000, unit="bytes", file=out, clock=clock) as progress:
+        clock.now += 1
+        progress.advance(1_000_000)
+    assert "xxx… " in out.getvalue()
+    assert "25%  1.0 MB/s  3.0 s left" in out.getvalue()
 
 
 def test_a_dumb_terminal_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,13 +173,17 @@ def test_plain_lines_do_not_need_rich(monkeypatch: pytest.MonkeyPatch) -> None:
         progress.advance(4)
 
 
-def test_threads_may_count_together(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_may_count_together() -> None:
+    def count(progress: Progress) -> None:
+        for _ in range(2000):
+            progress.advance(1, extra=2)
+
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
         with Progress("Downloading", enabled=False) as progress, ThreadPoolExecutor(8) as pool:
             for _ in range(8):
-                pool.submit(lambda: [progress.advance(1, extra=2) for _ in range(2000)])
+                pool.submit(count, progress)
     finally:
         sys.setswitchinterval(interval)
     assert (progress.count, progress.extra) == (16_000, 32_000)

@@ -1,0 +1,1 @@
+"""A decoder made bidirectional, and proved to be."""

@@ -7,6 +7,7 @@ the base alone. Here every key must find its module, and every module its key.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -43,13 +44,17 @@ def apply_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
     """
     config, state = read_adapter(folder)
     try:
-        wrapped = PeftModel(model, config)
+        with warnings.catch_warnings():
+            # peft 0.21 asks transformers 5 for an attribute by its old name.
+            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+            wrapped = PeftModel(model, config)
     except ValueError as error:
         raise AdapterError(
             f"Adapter {folder} targets {_shown(config.target_modules)}, which {type(model).__name__} "
             "does not have. Apply it to the base it was trained on."
         ) from error
-    expected = get_peft_model_state_dict(wrapped)
+    # "auto" would look the base up on the hub to compare vocabularies.
+    expected = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
     state = _rename(state, expected)
     _check(folder, state, expected)
     set_peft_model_state_dict(wrapped, state)
@@ -66,9 +71,8 @@ def read_adapter(folder: Path) -> tuple[Any, dict[str, Tensor]]:
         known = PeftConfig.from_peft_type(**{**data, "inference_mode": True, "task_type": None})
         return known, load_file(folder / WEIGHTS_FILE)
     except FileNotFoundError as error:
-        raise AdapterError(
-            f"Adapter {folder} lacks {Path(str(error.filename or WEIGHTS_FILE)).name}; expected {CONFIG_FILE} and {WEIGHTS_FILE}."
-        ) from error
+        lacking = Path(str(error.filename or WEIGHTS_FILE)).name
+        raise AdapterError(f"Adapter {folder} lacks {lacking}; expected {CONFIG_FILE} and {WEIGHTS_FILE}.") from error
     except (json.JSONDecodeError, SafetensorError, TypeError) as error:
         raise AdapterError(f"Adapter {folder} is damaged: {error}. Fetch it again.") from error
 

@@ -11,7 +11,6 @@ N texts in a run, L their common length.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, Final
@@ -101,8 +100,8 @@ def packed_attention(
     """
     if layout is None or attention_mask is not None:
         raise UnsupportedModelError(
-            "Packed attention needs a layout and no mask; this model was called, or calls its attention, "
-            "in another way. Run it through Backbone.hidden."
+            "This model does not hand the layout of the packed row down to its attention, or adds a mask of its own. "
+            "Unmask cannot run it without padding; choose a base of a known family."
         )
     ignored = sorted(name for name, given in others.items() if given is not None and name not in _WITHOUT_EFFECT)
     if ignored:
@@ -122,16 +121,18 @@ def packed_attention(
         else:
             if layout.causal and allowed is None:
                 allowed = _distances(length, query.device) >= 0
-            out = _explicit_attention(q, k, v, allowed, scaling, dropout, softcap, s_aux)
+            out = _explicit_attention(
+                q, k, v, allowed=allowed, scaling=scaling, dropout=dropout, softcap=softcap, sinks=s_aux
+            )
         parts.append(out.transpose(1, 2).reshape(count * length, out.shape[1], out.shape[3]))
     return (parts[0] if len(parts) == 1 else torch.cat(parts)).unsqueeze(0), None
 
 
 def _run(states: Tensor, begin: int, count: int, length: int) -> Tensor:
     """Cut a run out of ``[1, H, T, D]`` as ``[N, H, L, D]``, without copying."""
-    heads, dimension = states.shape[1], states.shape[3]
+    _, heads, _, dimension = states.shape
     row = states[0, :, begin : begin + count * length]
-    return row.unflatten(1, (count, length)).transpose(0, 1).view(count, heads, length, dimension)
+    return row.view(heads, count, length, dimension).transpose(0, 1)
 
 
 def _distances(length: int, device: torch.device) -> Tensor:
@@ -152,6 +153,7 @@ def _explicit_attention(
     q: Tensor,
     k: Tensor,
     v: Tensor,
+    *,
     allowed: Tensor | None,
     scaling: float | None,
     dropout: float,
@@ -161,8 +163,7 @@ def _explicit_attention(
     """Attend with capped scores or sinks, which no fused kernel offers; softmax in float32."""
     groups = q.shape[1] // k.shape[1]
     k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
-    scores: Sequence[Tensor] | Tensor = q @ k.transpose(2, 3) * (q.shape[-1] ** -0.5 if scaling is None else scaling)
-    assert isinstance(scores, Tensor)
+    scores = q @ k.transpose(2, 3) * (q.shape[-1] ** -0.5 if scaling is None else scaling)
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
     if allowed is not None:

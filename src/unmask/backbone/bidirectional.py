@@ -69,15 +69,22 @@ def prove(model: PreTrainedModel, *, bidirectional: bool, exact_attention: str |
         NotBidirectionalError: some layer does not attend as it should, or texts of a row mix.
         UnsupportedModelError: packed attention does not give what the model's own attention gives.
     """
-    layers = tuple(_layer_movements(model, bidirectional))
+    causal = not bidirectional
+    texts = _tokens(model, 3, 1, 2)
+    with _recorded(decoder_layers(model, model.config.num_hidden_layers)) as calls:
+        before = run(model, texts, causal=causal)
+    layers = tuple(call.movement() for call in calls)
     for number, moved in enumerate(layers):
         if (moved > _MOVED) != bidirectional:
             raise NotBidirectionalError(_not_as_wanted(model, f"layer {number} of {len(layers)}", bidirectional))
-    first = _first_token_movement(model, bidirectional)
+    last_changed = run(model, [*texts[:2], _change(texts[2], model)], causal=causal)
+    first = _movement(before[4], last_changed[4])
     if (first > _MOVED) != bidirectional:
         raise NotBidirectionalError(_not_as_wanted(model, "the whole model", bidirectional))
+    middle_changed = run(model, [texts[0], _change(texts[1], model), texts[2]], causal=causal)
+    others = [0, 1, 2, 4, 5]
+    leak = max(_movement(before[:4], last_changed[:4]), _movement(before[others], middle_changed[others]))
     same = _SAME[model.dtype]
-    leak = _leak(model, bidirectional)
     if leak > same:
         raise NotBidirectionalError(
             f"In a packed row, texts of this {model.config.model_type!r} model see each other "
@@ -127,7 +134,10 @@ def run(model: PreTrainedModel, ids: Sequence[Sequence[int]], *, causal: bool) -
 def _tokens(model: PreTrainedModel, *lengths: int, seed: int = 0) -> list[list[int]]:
     """Return one list of token ids a length, spread over the vocabulary and the same on every call."""
     size = model.config.vocab_size
-    return [[(7919 * (i + 1) + 104729 * (n + 1) + 31 * seed) % size for i in range(length)] for n, length in enumerate(lengths)]
+    return [
+        [(7919 * (i + 1) + 104729 * (n + 1) + 31 * seed) % size for i in range(length)]
+        for n, length in enumerate(lengths)
+    ]
 
 
 def _change(ids: list[int], model: PreTrainedModel, position: int = -1) -> list[int]:
@@ -141,48 +151,44 @@ def _movement(before: Tensor, after: Tensor) -> float:
     return float((after.float() - before.float()).abs().max() / scale)
 
 
-def _layer_movements(model: PreTrainedModel, bidirectional: bool) -> Iterator[float]:
-    layers = decoder_layers(model, model.config.num_hidden_layers)
-    calls: list[tuple[nn.Module, tuple[Any, ...], dict[str, Any]]] = []
-    hooks = [
-        layer.register_forward_pre_hook(lambda m, a, k: calls.append((m, a, k)), with_kwargs=True) for layer in layers
-    ]
+@dataclass(frozen=True)
+class _LayerCall:
+    """One decoder layer, and what it was called with in a forward pass."""
+
+    layer: nn.Module
+    arguments: tuple[Any, ...]
+    keywords: dict[str, Any]
+
+    def movement(self) -> float:
+        """Return how far the last text's first position moves when its last position's input changes."""
+        states = self.arguments[0] if self.arguments else self.keywords["hidden_states"]
+        changed = states.clone()
+        changed[:, -1] = -states[:, -1].roll(1, dims=-1)
+        return _movement(self._first_position(states), self._first_position(changed))
+
+    def _first_position(self, states: Tensor) -> Tensor:
+        if self.arguments:
+            out = self.layer(states, *self.arguments[1:], **self.keywords)
+        else:
+            out = self.layer(**{**self.keywords, "hidden_states": states})
+        first: Tensor = (out[0] if isinstance(out, tuple) else out)[:, -2]
+        return first
+
+
+@contextmanager
+def _recorded(layers: nn.ModuleList) -> Iterator[list[_LayerCall]]:
+    """Record how each layer is called while the block runs."""
+    calls: list[_LayerCall] = []
+
+    def record(layer: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        calls.append(_LayerCall(layer, arguments, keywords))
+
+    hooks = [layer.register_forward_pre_hook(record, with_kwargs=True) for layer in layers]
     try:
-        run(model, _tokens(model, 2), causal=not bidirectional)
+        yield calls
     finally:
         for hook in hooks:
             hook.remove()
-    for layer, arguments, keywords in calls:
-        states = arguments[0] if arguments else keywords["hidden_states"]
-        changed = states.clone()
-        changed[:, -1] = -states[:, -1].roll(1, dims=-1)
-        yield _movement(*(_first_state(layer, s, arguments, keywords) for s in (states, changed)))
-
-
-def _first_state(layer: nn.Module, states: Tensor, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Tensor:
-    if arguments:
-        out = layer(states, *arguments[1:], **keywords)
-    else:
-        out = layer(**{**keywords, "hidden_states": states})
-    first: Tensor = (out[0] if isinstance(out, tuple) else out)[:, 0]
-    return first
-
-
-def _first_token_movement(model: PreTrainedModel, bidirectional: bool) -> float:
-    (ids,) = _tokens(model, 8)
-    before = run(model, [ids], causal=not bidirectional)
-    after = run(model, [_change(ids, model)], causal=not bidirectional)
-    return _movement(before[0], after[0])
-
-
-def _leak(model: PreTrainedModel, bidirectional: bool) -> float:
-    texts = _tokens(model, 5, 1, 5)
-    before = run(model, texts, causal=not bidirectional)
-    middle, last = [_change(texts[1], model)], [_change(texts[2], model, i) for i in (0, -1)]
-    changed = [[texts[0], middle[0], texts[2]], *([texts[0], texts[1], text] for text in last)]
-    after = [run(model, row, causal=not bidirectional) for row in changed]
-    kept = [torch.cat([states[:5], states[6:]]) for states in (before, after[0])]
-    return max(_movement(*kept), *(_movement(before[:6], states[:6]) for states in after[1:]))
 
 
 def _difference(model: PreTrainedModel, exact_attention: str, bidirectional: bool) -> float:

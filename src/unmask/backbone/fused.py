@@ -63,12 +63,14 @@ class _Layer:
         tokens = len(hidden_TD)
         qkv = linear(self.norm1(hidden_TD), self.qkv, self.qkv_bias).view(tokens, -1, self.head_dim)
         rotated = self._rotate(qkv[:, : self.heads + self.kv_heads], rotation_TE)
-        query, key = rotated.split([self.heads, self.kv_heads], dim=1)
+        query, key = torch.split(rotated, [self.heads, self.kv_heads], dim=1)
         value = qkv[:, self.heads + self.kv_heads :]
         attended, _ = packed_attention(
             _UNUSED,
-            *(states.transpose(0, 1)[None] for states in (query, key, value)),
-            attention_mask=None,
+            query.transpose(0, 1)[None],
+            key.transpose(0, 1)[None],
+            value.transpose(0, 1)[None],
+            None,
             layout=layout,
             scaling=self.scaling,
             sliding_window=self.window,
@@ -84,7 +86,7 @@ class _Layer:
         that queries and keys share does not change them.
         """
         if self.q_norm is not None and self.k_norm is not None:
-            query, key = states.split([self.heads, self.kv_heads], dim=1)
+            query, key = torch.split(states, [self.heads, self.kv_heads], dim=1)
             states = torch.cat([self.q_norm(query), self.k_norm(key)], dim=1)
         half = self.head_dim // 2
         pairs = torch.complex(states[..., :half].contiguous(), states[..., half:].contiguous())
@@ -168,7 +170,8 @@ def _require_norm(module: Any) -> _Norm:
 def _joined(linears: Sequence[nn.Linear]) -> Tensor:
     """Join weights ``[out, in]`` along their outputs; the modules keep views of the result."""
     joined = torch.cat([module.weight.detach() for module in linears])
-    for module, part in zip(linears, joined.split([module.out_features for module in linears]), strict=True):
+    sizes = [module.out_features for module in linears]
+    for module, part in zip(linears, torch.split(joined, sizes), strict=True):
         module.weight.data = part
     return joined
 

@@ -35,9 +35,7 @@ class Backbone:
         adapter: peft's wrapper around the last adapter, if that was kept apart.
     """
 
-    def __init__(
-        self, model: PreTrainedModel, *, bidirectional: bool = True, adapter: PeftModel | None = None
-    ) -> None:
+    def __init__(self, model: PreTrainedModel, *, bidirectional: bool = True, adapter: PeftModel | None = None) -> None:
         attention.register()
         self.model = model.eval()
         self.adapter = adapter
@@ -53,7 +51,15 @@ class Backbone:
             return prove(self.model, bidirectional=self.bidirectional)
         try:
             return prove(self.model, bidirectional=self.bidirectional, exact_attention="eager")
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError, NotImplementedError) as error:
+        except (
+            ValueError,
+            TypeError,
+            KeyError,
+            IndexError,
+            AttributeError,
+            RuntimeError,
+            NotImplementedError,
+        ) as error:
             raise UnsupportedModelError(
                 f"Models of type {self.config.model_type!r} are not known to Unmask, and this one cannot be run on "
                 f"packed attention: {str(error).splitlines()[0]}. Choose a base of a known family: {', '.join(FAMILIES)}."
@@ -81,6 +87,18 @@ class Backbone:
         """The model's configuration, whose ``is_causal`` says what the model is."""
         config: PreTrainedConfig = self.model.config
         return config
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lies."""
+        device: torch.device = self.model.device
+        return device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number format in which the model computes."""
+        dtype: torch.dtype = self.model.dtype
+        return dtype
 
     def hidden(self, ids_T: Tensor, layout: Layout) -> Tensor:
         """Return the last hidden states of a packed row, ``[T, D]``.
@@ -252,7 +270,9 @@ def resolve_device(device: str) -> torch.device:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device {device!r} is not available: {str(error).splitlines()[0]} Use 'auto' or 'cpu'.") from error
+        raise InputError(
+            f"device {device!r} is not available: {str(error).splitlines()[0]} Use 'auto' or 'cpu'."
+        ) from error
     return chosen
 
 

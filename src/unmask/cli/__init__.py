@@ -1,0 +1,57 @@
+"""The command ``unmask``: one short module a subcommand.
+
+Nothing here imports torch: each command imports what it needs when it runs, so that help and version
+come at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from unmask._version import __version__
+from unmask.cli.bench import bench
+from unmask.cli.convert import convert
+from unmask.cli.encode import encode
+from unmask.cli.info import info
+from unmask.cli.outcome import run
+from unmask.cli.pull import pull
+from unmask.cli.search import search
+from unmask.cli.similarity import similarity
+
+app = typer.Typer(
+    name="unmask",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+for command in (pull, convert, info, encode, similarity, search, bench):
+    app.command()(command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"unmask {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Turn any decoder-only language model into a text encoder, and use it.
+
+    Start with:  `unmask search --help`
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command and leave with its exit status: 0, 1 (the system), 2 (the input), 130 (Ctrl-C)."""
+    sys.exit(run(app, sys.argv[1:] if arguments is None else arguments))

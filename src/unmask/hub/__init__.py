@@ -1,0 +1,1 @@
+"""Where models come from: short names, PyPI, Hugging Face, and what is kept of them."""

@@ -77,7 +77,7 @@ def atomic_file(target: Path, *, replace: bool = False) -> Iterator[Path]:
     try:
         yield draft
         _refuse_existing(target, replace=replace)
-        os.replace(draft, final)
+        draft.replace(final)
     except BaseException:
         draft.unlink(missing_ok=True)
         raise

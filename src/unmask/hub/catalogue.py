@@ -47,9 +47,7 @@ class Entry:
     gated: bool
 
 
-def _llm2vec(
-    name: str, repository: str, base: str, *, template: str, licence: str, gated: bool
-) -> tuple[Entry, Entry]:
+def _llm2vec(name: str, repository: str, base: str, *, template: str, licence: str, gated: bool) -> tuple[Entry, Entry]:
     """Return the two published encoders over one base: with SimCSE, and supervised."""
     mntp = f"McGill-NLP/LLM2Vec-{repository}-mntp"
     stages = (("unsup-simcse", "unsupervised SimCSE"), ("supervised", "supervised on public E5 data"))

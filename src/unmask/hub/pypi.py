@@ -18,6 +18,7 @@ import sys
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from http import HTTPStatus
 from http.client import HTTPException, HTTPResponse
 from importlib import metadata
 from pathlib import Path, PurePosixPath
@@ -59,7 +60,7 @@ def ask_pip(wheel: Wheel) -> Location:
     if importlib.util.find_spec("pip") is None:
         raise DownloadError(f"{name} is to be fetched, but this Python has no pip. {_by_hand(wheel)}")
     options = ["--dry-run", "--no-deps", "--ignore-installed", "--only-binary=:all:", "--no-input"]
-    done = subprocess.run(
+    done = subprocess.run(  # noqa: S603 - name comes from the catalogue
         [sys.executable, "-m", "pip", "install", *options, "--quiet", "--report", "-", name],
         capture_output=True, text=True, encoding="utf-8", errors="replace", check=False,
     )  # fmt: skip
@@ -165,7 +166,7 @@ def _download(url: str, part: Path, wheel: Wheel, *, progress: bool) -> None:
     total: int | None = None
     try:
         with _open(url, start) as response:
-            if response.status != 206:
+            if response.status != HTTPStatus.PARTIAL_CONTENT:
                 start = 0
             if (length := response.headers.get("Content-Length")) is not None:
                 total = start + int(length)
@@ -178,9 +179,12 @@ def _download(url: str, part: Path, wheel: Wheel, *, progress: bool) -> None:
                 while chunk := response.read(_CHUNK):
                     file.write(chunk)
                     bar.advance(len(chunk))
+    except HTTPError as error:
+        error.close()
+        if error.code != HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            raise DownloadError(_failure(error, url, part, wheel)) from error
+        # Else nothing is lacking: its sha256 will say whether that is so.
     except (OSError, HTTPException) as error:
-        if isinstance(error, HTTPError) and error.code == 416:
-            return  # nothing is lacking: its sha256 will say whether that is so
         if getattr(error, "errno", None) in _FULL:
             raise
         raise DownloadError(_failure(error, url, part, wheel)) from error
@@ -191,7 +195,8 @@ def _download(url: str, part: Path, wheel: Wheel, *, progress: bool) -> None:
 def _open(url: str, start: int) -> HTTPResponse:
     headers = {"User-Agent": "unmask"} | ({"Range": f"bytes={start}-"} if start else {})
     context = _certificates() if url.startswith("https") else None
-    response: HTTPResponse = urlopen(Request(url, headers=headers), timeout=_TIMEOUT, context=context)
+    request = Request(url, headers=headers)  # noqa: S310 - http or https: the caller looked
+    response: HTTPResponse = urlopen(request, timeout=_TIMEOUT, context=context)  # noqa: S310
     return response
 
 

@@ -1,0 +1,53 @@
+# Every task of the project. `make demo` and `make test` do all the set-up they need.
+
+PYTHON ?= python3
+# The CPU build. README, "Install", says how to get CUDA instead.
+TORCH ?= torch==2.13.0
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup check test test-slow demo bench clean
+
+help:  ## list the tasks
+	@sed -n 's/^\([a-z-]*\):.*##\(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+
+setup: $(VENV)/.dev  ## make .venv with everything for development
+
+check: $(VENV)/.dev  ## format, lint, types, import contract
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: $(VENV)/.dev  ## all tests but the slow ones
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.dev $(VENV)/.ready  ## the tests that need minutes, or the real model
+	$(BIN)/python -m pytest -m slow
+
+demo: $(VENV)/.ready  ## turn a real language model into an encoder and search with it
+	@$(BIN)/python examples/search_stdlib.py
+
+bench: $(VENV)/.dev $(VENV)/.ready  ## this machine: Unmask, sentence-transformers, llm2vec, the ceiling
+	$(BIN)/python benchmarks/cpu.py
+
+clean:  ## remove .venv and everything made by tools
+	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .bench
+
+$(VENV)/.pip:
+	@echo "Making $(VENV) with the CPU build of PyTorch (a few minutes, once) …"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Unmask needs Python 3.11 or newer; choose one with: make PYTHON=python3.12 …")'
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --upgrade pip
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt '$(TORCH)'
+	@touch $@
+
+$(VENV)/.ready: pyproject.toml constraints.txt | $(VENV)/.pip
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.pip
+	@echo "Installing what development needs …"
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev --editable .
+	@touch $@ $(VENV)/.ready

@@ -1,0 +1,99 @@
+"""The table and the plot of a benchmark's result file.
+
+python benchmarks/report.py    # docs/speed.md and docs/speed.png from benchmarks/results/cpu.json
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+NAMES = {
+    "unmask": "Unmask",
+    "unmask-int8": "Unmask, int8 weights",
+    "sentence-transformers": "sentence-transformers",
+    "llm2vec": "llm2vec",
+    "ceiling": "the model's own matrix products, alone",
+}
+
+
+def rates(mix: dict[str, Any]) -> dict[str, list[float]]:
+    """Return tokens a second of each contender, a value a round."""
+    return {name: [mix["tokens"] / taken for taken in seconds] for name, seconds in mix["seconds"].items() if seconds}
+
+
+def table(result: dict[str, Any]) -> str:
+    """Return the result as a Markdown table: medians, their ranges, and ratios."""
+    lines = [
+        "| tokens a second, median (range) | " + " | ".join(_title(n, m) for n, m in result["mixes"].items()) + " |",
+        "| --- |" + " ---: |" * len(result["mixes"]),
+    ]
+    by_mix = {name: rates(mix) for name, mix in result["mixes"].items()}
+    for name in next(iter(by_mix.values())):
+        cells = []
+        for mix in by_mix.values():
+            values = mix[name]
+            ours = statistics.median(mix["unmask"]) / statistics.median(values)
+            share = "" if name == "unmask" else f", Unmask is {ours:.2f} ×"
+            cells.append(f"{statistics.median(values):,.0f} ({min(values):,.0f}–{max(values):,.0f}){share}")
+        lines.append(f"| {NAMES[name]} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _title(name: str, mix: dict[str, Any]) -> str:
+    return f"{name}: {mix['texts']} texts of {mix['tokens'] / mix['texts']:.0f} tokens"
+
+
+def write(result: dict[str, Any], folder: Path) -> None:
+    """Write ``speed.md`` and ``speed.png`` to ``folder``."""
+    hardware = result["hardware"]
+    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    cosines = [value for mix in result["mixes"].values() for value in mix["cosine"].items()]
+    exact = min(value for name, value in cosines if name != "unmask-int8")
+    int8 = [value for name, value in cosines if name == "unmask-int8"]
+    text = f"""# Speed on a CPU
+
+{table(result)}
+
+![Tokens a second]({"speed.png"})
+
+{result["model"]}, {hardware["processor"]}, {hardware["threads"]} threads, {hardware["instructions"]};
+{result["date"]}; `{result["command"]}`; {versions}. Texts: docstrings of the Python standard library. All took turns in
+one run, {len(next(iter(result["mixes"].values()))["seconds"]["unmask"])} rounds. All gave the same vectors: smallest
+cosine to Unmask's {exact:.6f}{f"; int8 weights {min(int8):.4f}" if int8 else ""}. Made by `benchmarks/report.py` from
+`benchmarks/results/cpu.json`.
+"""
+    (folder / "speed.md").write_text(text)
+    _plot(result, folder / "speed.png")
+
+
+def _plot(result: dict[str, Any], file: Path) -> None:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, len(result["mixes"]), figsize=(10, 3.2), sharex=True, layout="constrained")
+    for axis, (name, mix) in zip(axes, result["mixes"].items(), strict=True):
+        values = rates(mix)
+        ceiling = statistics.median(values.pop("ceiling"))
+        names = list(reversed(values))
+        medians = [statistics.median(values[n]) for n in names]
+        spread = [[m - min(values[n]), max(values[n]) - m] for n, m in zip(names, medians, strict=True)]
+        colours = ["#2563eb" if n.startswith("unmask") else "#9ca3af" for n in names]
+        axis.barh([NAMES[n] for n in names], medians, color=colours, xerr=list(zip(*spread, strict=True)))
+        axis.axvline(ceiling, color="#b91c1c", linestyle="--", linewidth=1, label="the model's matrix products, alone")
+        axis.set_title(_title(name, mix), fontsize=10)
+        axis.set_xlabel("tokens a second")
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].legend(fontsize=8, loc="lower right")
+    axes[1].set_yticklabels([])
+    figure.savefig(file, dpi=150)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    root = Path(__file__).parents[1]
+    write(json.loads((root / "benchmarks/results/cpu.json").read_text()), root / "docs")

@@ -1,0 +1,1 @@
+"""Many texts: read from files, vectors written to files, search among them."""

@@ -1,0 +1,5 @@
+"""``python -m unmask.cli``."""
+
+from unmask.cli import main
+
+main()
