@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from string import ascii_letters
 from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
@@ -105,6 +106,17 @@ def _merged(pieces: list[str], pair: tuple[str, str]) -> Iterator[str]:
         index += 2 if joined else 1
 
 
+def _space_merges(merges: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return a last merge with the space before it for whatever can start a word in Latin letters.
+
+    A large vocabulary has a token for nearly every such start; before digits, symbols and rare
+    scripts the space stays a token of its own, there as here.
+    """
+    starts = dict.fromkeys([*ascii_letters, *("".join(pair) for pair in merges)])
+    known = {"".join(pair) for pair in merges}
+    return [("Ġ", start) for start in starts if set(start) <= set(ascii_letters) and f"Ġ{start}" not in known]
+
+
 def _words(pre_tokenizer: Any, *, prefix: str = "") -> Counter[str]:
     """Count each pre-token of the sentences."""
     split = pre_tokenizer.pre_tokenize_str
@@ -129,6 +141,7 @@ def _llama3() -> Tokenizer:
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     chain = pre_tokenizers.Sequence([split, byte_level])
     merges = _learn_merges(_words(chain), _MERGES)
+    merges += _space_merges(merges)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = _vocabulary([*alphabet, *("".join(pair) for pair in merges), *LLAMA3_SPECIALS])
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))

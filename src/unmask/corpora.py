@@ -13,17 +13,26 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from unmask.hub.cache import atomic_file, home
 
 #: Folders of the library that hold no library: tests, applications, what others installed, test data.
-_SKIPPED: Final = frozenset(
-    "test tests idle_test idlelib lib2to3 turtledemo ensurepip pydoc_data site-packages dist-packages __pycache__".split()
-)
+_SKIPPED: Final = frozenset({
+    "test", "tests", "idle_test", "idlelib", "lib2to3", "turtledemo", "ensurepip", "pydoc_data", "site-packages",
+    "dist-packages", "__pycache__",
+})  # fmt: skip
+#: Left out of the demonstration: what is gone from newer Pythons, and what hardly anybody asks about.
+_ASIDE: Final = frozenset({
+    "antigravity", "curses", "dbm", "distutils", "encodings", "imghdr", "msilib", "pickletools", "pydoc", "sndhdr",
+    "this", "tkinter", "turtle", "xdrlib",
+})  # fmt: skip
+#: Characters of a document.
+_DOCUMENT: Final = 200
 #: Raise it when the rules below change: corpora kept by an earlier release are then made anew.
 _RULES: Final = 1
 
+_T = TypeVar("_T")
 _Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
@@ -38,6 +47,12 @@ class Entry:
 
     name: str
     text: str
+
+    @property
+    def document(self) -> str:
+        """Return name and text as one string of about 48 tokens at most, to be searched for."""
+        whole = f"{self.name}: {self.text}"
+        return whole if len(whole) <= _DOCUMENT else whole[:_DOCUMENT].rpartition(" ")[0] + " …"
 
 
 def stdlib_docstrings(*, keep: bool = False) -> list[Entry]:
@@ -62,6 +77,20 @@ def stdlib_docstrings(*, keep: bool = False) -> list[Entry]:
     return entries
 
 
+def demo_entries(count: int = 1600) -> list[Entry]:
+    """Return at most ``count`` entries for a demonstration, the same on each run, spread over the library.
+
+    They are kept as :func:`stdlib_docstrings` says.
+    """
+    entries = [entry for entry in stdlib_docstrings(keep=True) if entry.name.partition(".")[0] not in _ASIDE]
+    # A module says most about what the library is for; classes and functions follow while there is room.
+    modules = {entry.name.rpartition(".")[0] for entry in entries}
+    first = [entry for entry in entries if entry.name in modules or "." not in entry.name]
+    rest = [entry for entry in entries if entry not in first]
+    chosen = first[:count] + _spread(rest, min(len(rest), max(0, count - len(first))))
+    return sorted(chosen, key=lambda entry: entry.name)
+
+
 def short_mix(entries: Sequence[Entry], count: int) -> list[str]:
     """Return ``count`` texts of about a sentence, 10 to 40 words each, spread over the entries."""
     fitting = [entry.text for entry in entries if 10 <= len(entry.text.split()) <= 40]
@@ -80,7 +109,7 @@ def long_mix(entries: Sequence[Entry], count: int, *, words: int = 90) -> list[s
     return _spread(texts, count)
 
 
-def _spread(texts: Sequence[str], count: int) -> list[str]:
+def _spread(texts: Sequence[_T], count: int) -> list[_T]:
     """Return ``count`` of ``texts`` at equal distances; from the start again where there are too few."""
     if count <= len(texts):
         return [texts[i * len(texts) // count] for i in range(count)]

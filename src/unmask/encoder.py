@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from unmask.errors import InputError
 from unmask.pipeline import BUDGETS, Empty, Pipeline, check
 from unmask.pooling import Form, Output, Pooling, pool_words
 from unmask.progress import Progress
-from unmask.text import BARE, Template, Text, TextTokenizer, check_text
+from unmask.text import BARE, Template, Text, TextTokenizer
 from unmask.tokenizers import ModelTokenizer, load_tokenizer
 
 Vectors = NDArray[np.generic]
@@ -151,7 +152,7 @@ class Encoder:
         cls, found: Checkpoint, asked: Settings, device: torch.device, dtype: torch.dtype, merge_last: bool
     ) -> Self:
         settings = asked.over(found.settings).over(_DEFAULTS)
-        tokenizer = load_tokenizer(found.tokenizer)
+        tokenizer = load_tokenizer(found.tokenizer, found.tokenizer_parts)
         backbone = load_backbone(
             found.base,
             adapters=found.adapters,
@@ -349,14 +350,33 @@ class Encoder:
     def save(self, folder: str | Path, *, replace_existing: bool = False) -> Path:
         """Write the encoder, adapters merged, to a folder that loads here and in sentence-transformers.
 
+        A few settings have no counterpart there. The folder then loads here only, holds no file of
+        sentence-transformers, and a ``UserWarning`` and the model card say why.
+
         Args:
             folder: where; must not exist unless ``replace_existing``.
             replace_existing: put the new folder in the place of an old one.
 
         Returns:
             The folder. It appears whole or not at all.
+
+        Raises:
+            InputError: the folder exists, or cannot be written.
         """
-        return checkpoints.write(self, Path(folder), replace_existing=replace_existing)
+        saved = checkpoints.write(
+            Path(folder),
+            backbone=self.backbone,
+            tokenizer=self.tokenizer,
+            texts=self.pipeline.tokenizer,
+            settings=self.settings,
+            source=self.checkpoint,
+            replace_existing=replace_existing,
+        )
+        if saved.only_here:
+            warnings.warn(
+                f"{folder} loads in Unmask only, not in sentence-transformers: {saved.only_here}.", stacklevel=2
+            )
+        return saved.folder
 
     # --- to another process ------------------------------------------------------------------------
 

@@ -13,6 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from unmask.encoder import Encoder
+from unmask.text import Text
+
 
 @dataclass(frozen=True, slots=True)
 class Speed:
@@ -58,6 +61,12 @@ def throughput(
     """
     seconds = [_seconds(lambda: encode(texts), clock) for _ in range(repeats)]
     return Speed(len(texts), tokens, statistics.median(seconds))
+
+
+def count_tokens(encoder: Encoder, texts: Sequence[str]) -> int:
+    """Return how many tokens ``encoder`` computes for ``texts``."""
+    tokenized = encoder.pipeline.tokenizer.tokenize([Text("", text) for text in texts])
+    return sum(len(text.ids) for text in tokenized)
 
 
 @torch.inference_mode()

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final, cast
+from typing import IO, Any, Final
 
 from unmask.errors import InputError
 
@@ -27,11 +27,7 @@ LONGEST_LINE: Final = 64_000_000
 _BATCH_ROWS: Final = 1024
 _BOM: Final = b"\xef\xbb\xbf"
 _DAMAGE: Final = (OSError, EOFError, zlib.error, lzma.LZMAError)
-_COMPRESSIONS: Final[dict[str, Callable[[Path], IO[bytes]]]] = {
-    ".gz": lambda path: cast(IO[bytes], gzip.open(path)),
-    ".xz": lambda path: lzma.open(path),
-    ".bz2": lambda path: bz2.open(path),
-}
+_COMPRESSIONS: Final[dict[str, Callable[[Path], Any]]] = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +78,7 @@ def open_texts(
 
 
 def kind_of(path: Path) -> str:
-    """Return the format of a file, as its name ends without the compression: ``.txt``, ``.jsonl`` …
+    """Return the format of a file, as its name ends without the compression: such as ``.jsonl``.
 
     Raises:
         InputError: there is no such file, or it is of another kind.
@@ -90,7 +86,9 @@ def kind_of(path: Path) -> str:
     if not path.exists():
         raise InputError(f"{path} does not exist; expected a file of texts.")
     if path.is_dir():
-        raise InputError(f"{path} is a folder; expected a file of texts. Name the files in it, for example {path}/*.txt.")
+        raise InputError(
+            f"{path} is a folder; expected a file of texts. Name the files in it, for example {path}/*.txt."
+        )
     suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
     if suffixes and suffixes[-1] in _COMPRESSIONS:
         suffixes.pop()
@@ -99,8 +97,8 @@ def kind_of(path: Path) -> str:
     kind = suffixes[-1] if suffixes else ""
     if kind not in (*_LINE_FORMATS, ".parquet"):
         raise InputError(
-            f"{path} ends in {kind or 'nothing'!r}; expected {', '.join(_LINE_FORMATS)} (also with .gz, .xz or .bz2) or "
-            ".parquet. Rename it, or pipe it in and give - as its name."
+            f"{path} ends in {kind or 'nothing'!r}; expected {', '.join(_LINE_FORMATS)} (also with .gz, .xz or .bz2) "
+            "or .parquet. Rename it, or pipe it in and give - as its name."
         )
     return kind
 
@@ -114,7 +112,8 @@ def _read(name: str, fields: Fields) -> Iterator[Record]:
     if kind == ".parquet":
         yield from _read_parquet(path, fields)
         return
-    with _naming(name), _COMPRESSIONS.get(path.suffix.lower(), lambda path: path.open("rb"))(path) as stream:
+    opener: Callable[[Path], Any] = _COMPRESSIONS.get(path.suffix.lower(), lambda path: path.open("rb"))
+    with _naming(name), opener(path) as stream:
         yield from _LINE_FORMATS[kind](_lines(stream, name), name, fields)
 
 
@@ -155,7 +154,9 @@ def _lines(stream: IO[bytes], name: str) -> Iterator[str]:
             line = stream.readline(LONGEST_LINE + 1)
         except _DAMAGE as error:
             reason = str(error) or type(error).__name__
-            raise InputError(f"{name} is damaged after line {number - 1}: {reason}. Fetch or compress it again.") from error
+            raise InputError(
+                f"{name} is damaged after line {number - 1}: {reason}. Fetch or compress it again."
+            ) from error
         if not line:
             return
         if len(line) > LONGEST_LINE:
@@ -293,8 +294,8 @@ def _choose(names: Sequence[str], textual: Sequence[str], fields: Fields, where:
     if len(others) == 1:
         return others[0]
     raise InputError(
-        f"{where}: {len(others) or 'no'} fields hold strings and none of them is called text; the fields are: {listed}. "
-        "Name the text's with --field."
+        f"{where}: {len(others) or 'no'} fields hold strings and none of them is called text; the fields are: {listed}"
+        ". Name the text's with --field."
     )
 
 

@@ -69,7 +69,9 @@ def check_target(target: Path, *, replace: bool = False, with_text: bool = False
     """
     kind = target.suffix.lower()
     if kind not in _WRITERS:
-        raise InputError(f"{target} ends in {kind or 'nothing'!r}; expected {', '.join(_WRITERS)} as the output's ending.")
+        raise InputError(
+            f"{target} ends in {kind or 'nothing'!r}; expected {', '.join(_WRITERS)} as the output's ending."
+        )
     if target.is_dir():
         raise InputError(f"{target} is a folder; expected a file to write. Name a file in it.")
     if target.exists() and not replace:
@@ -85,7 +87,7 @@ class _NpyFile:
         self.rows = 0
         self._stream = stream
         self._shape: tuple[int, ...] = ()
-        self._descr = ""
+        self._descr: Any = ""
         stream.write(bytes(_HEADER_BYTES))
 
     def write(self, vectors: NDArray[np.generic], records: Sequence[Record] = ()) -> None:
@@ -127,11 +129,12 @@ class _ParquetFile:
         table = pa.table(columns)
         if self._writer is None:
             # Float vectors hardly compress, and a dictionary of their values is a waste.
-            self._writer = pq.ParquetWriter(
-                self._stream, table.schema, use_dictionary=False, compression={name: "zstd" for name in ("id", "text") if name in columns} or "none",
-            )  # fmt: skip
+            packed = {name: "zstd" for name in columns if name != "vector"} | {"vector.list.element": "none"}
+            self._writer = pq.ParquetWriter(self._stream, table.schema, use_dictionary=False, compression=packed)
         if table.schema != self._writer.schema:
-            raise InputError(f"{records[0].where}: its id is of another type than those before; expected one type for all.")
+            raise InputError(
+                f"{records[0].where}: its id is of another type than those before; expected one type for all."
+            )
         self._writer.write_table(table)
         self.rows += len(vectors)
 

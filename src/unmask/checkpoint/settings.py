@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -118,7 +118,7 @@ def _is_bool(value: Any) -> bool:
     return isinstance(value, bool)
 
 
-_EXPECTED: Final = {
+_EXPECTED: Final[Mapping[str, tuple[str, Callable[[Any], bool]]]] = {
     "pooling": (f"one of {', '.join(POOLINGS)}", lambda value: value in POOLINGS),
     "max_length": ("a number above 0", _is_length),
     "pool_instruction": ("true or false", _is_bool),

@@ -6,8 +6,9 @@ come at once.
 
 from __future__ import annotations
 
+import inspect
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import typer
@@ -26,12 +27,19 @@ app = typer.Typer(
     name="unmask",
     add_completion=False,
     no_args_is_help=True,
-    rich_markup_mode="markdown",
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
+
+
+def _help(command: Callable[..., None]) -> str:
+    """Return the docstring of a command with its examples marked as lines to be kept as they are."""
+    return inspect.cleandoc(command.__doc__ or "").replace("Examples:", "\b\nExamples:")
+
+
 for command in (pull, convert, info, encode, similarity, search, bench):
-    app.command()(command)
+    app.command(help=_help(command))(command)
 
 
 def _print_version(wanted: bool) -> None:
@@ -48,7 +56,7 @@ def options(
 ) -> None:
     """Turn any decoder-only language model into a text encoder, and use it.
 
-    Start with:  `unmask search --help`
+    Start with: unmask search --help
     """
 
 

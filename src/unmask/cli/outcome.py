@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from types import FrameType
 from typing import Final, NoReturn
@@ -15,30 +16,42 @@ from unmask.errors import UnmaskError
 
 SYSTEM, BAD_INPUT, INTERRUPTED, BROKEN_PIPE, TERMINATED = 1, 2, 130, 141, 143
 
+_STOPPED: Final = "stopped; nothing half-written is left"
 #: Everything the parser of the command line raises; which module it lives in differs between typer's releases.
 _USAGE: Final[type[Exception]] = typer.BadParameter.__bases__[0]
 
 
 def run(app: typer.Typer, arguments: Sequence[str]) -> int:
     """Run ``app`` and return its exit status; whatever goes wrong on purpose is one line on standard error."""
-    signal.signal(signal.SIGTERM, _terminate)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         status = app(list(arguments), prog_name="unmask", standalone_mode=False)
         sys.stdout.flush()
-    except _USAGE as error:
-        return _fail(_usage(error), BAD_INPUT)
-    except UnmaskError as error:
-        return _fail(str(error), BAD_INPUT)
-    except (KeyboardInterrupt, typer.Abort):
-        return _fail("stopped; nothing half-written is left", INTERRUPTED)
-    except BrokenPipeError:
-        _silence()
-        return BROKEN_PIPE
-    except OSError as error:
-        return _fail(f"{error.filename or 'the system'}: {error.strerror or error}", SYSTEM)
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - what is not foreseen is raised again
+        status, message = _outcome(error)
+        if status == BROKEN_PIPE:
+            _silence()
+            return status
+        return _fail(message, status)
     if status == INTERRUPTED:  # typer turns Ctrl-C into this status itself
-        return _fail("stopped; nothing half-written is left", INTERRUPTED)
+        return _fail(_STOPPED, INTERRUPTED)
     return status if isinstance(status, int) else 0
+
+
+def _outcome(error: BaseException) -> tuple[int, str]:
+    """Return the exit status and the line for an error; one that nobody foresaw is raised as it is."""
+    if isinstance(error, _USAGE):
+        return BAD_INPUT, _usage(error)
+    if isinstance(error, UnmaskError):
+        return BAD_INPUT, str(error)
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
+        return INTERRUPTED, _STOPPED
+    if isinstance(error, BrokenPipeError):
+        return BROKEN_PIPE, ""
+    if isinstance(error, OSError):
+        return SYSTEM, f"{error.filename or 'the system'}: {error.strerror or error}"
+    raise error
 
 
 def _fail(message: str, status: int) -> int:

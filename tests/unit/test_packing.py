@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unmask.packing import plan
+
+
+@given(st.lists(st.integers(1, 600), max_size=200), st.integers(1, 2048))
+def test_packs_hold_every_text_once_within_the_budget(lengths: list[int], budget: int) -> None:
+    packs = list(plan(lengths, budget))
+    assert sorted(index for pack in packs for index in pack) == list(range(len(lengths)))
+    for pack in packs:
+        assert len(pack) == 1 or sum(lengths[index] for index in pack) <= budget
+
+
+@given(st.lists(st.integers(1, 600), min_size=1, max_size=200), st.integers(1, 2048))
+def test_longest_come_first_and_no_two_neighbours_would_fit_in_one(lengths: list[int], budget: int) -> None:
+    packs = list(plan(lengths, budget))
+    ordered = [lengths[index] for pack in packs for index in pack]
+    assert ordered == sorted(lengths, reverse=True)
+    for pack, following in zip(packs, packs[1:], strict=False):
+        assert sum(lengths[index] for index in pack) + lengths[following[0]] > budget
+
+
+def test_equal_lengths_keep_their_order() -> None:
+    assert list(plan([3, 5, 3, 3], 100)) == [[1, 0, 2, 3]]
