@@ -12,7 +12,6 @@ from typing import Any
 
 NAMES = {
     "unmask": "Unmask",
-    "unmask-int8": "Unmask, int8 weights",
     "sentence-transformers": "sentence-transformers",
     "llm2vec": "llm2vec",
     "ceiling": "the model's own matrix products, alone",
@@ -47,26 +46,29 @@ def _title(name: str, mix: dict[str, Any]) -> str:
 
 
 def write(result: dict[str, Any], folder: Path) -> None:
-    """Write ``speed.md`` and ``speed.png`` to ``folder``."""
+    """Write ``speed.md`` and ``speed.png`` to ``folder``, and the table into the README beside it."""
     hardware = result["hardware"]
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     cosines = [value for mix in result["mixes"].values() for value in mix["cosine"].items()]
-    exact = min(value for name, value in cosines if name != "unmask-int8")
-    int8 = [value for name, value in cosines if name == "unmask-int8"]
+    smallest = min(value for _, value in cosines)
     text = f"""# Speed on a CPU
 
 {table(result)}
 
-![Tokens a second]({"speed.png"})
+![Tokens a second](speed.png)
 
 {result["model"]}, {hardware["processor"]}, {hardware["threads"]} threads, {hardware["instructions"]};
 {result["date"]}; `{result["command"]}`; {versions}. Texts: docstrings of the Python standard library. All took turns in
 one run, {len(next(iter(result["mixes"].values()))["seconds"]["unmask"])} rounds. All gave the same vectors: smallest
-cosine to Unmask's {exact:.6f}{f"; int8 weights {min(int8):.4f}" if int8 else ""}. Made by `benchmarks/report.py` from
+cosine to Unmask's {smallest:.6f}. Made by `benchmarks/report.py` from
 `benchmarks/results/cpu.json`.
 """
     (folder / "speed.md").write_text(text)
     _plot(result, folder / "speed.png")
+    readme = folder.parent / "README.md"
+    before, rest = readme.read_text().split("<!-- speed -->")
+    _, after = rest.split("<!-- /speed -->")
+    readme.write_text(f"{before}<!-- speed -->\n{table(result)}\n<!-- /speed -->{after}")
 
 
 def _plot(result: dict[str, Any], file: Path) -> None:

@@ -15,11 +15,11 @@ from typing import Any
 Encode = Callable[[Sequence[str]], Any]
 
 
-def unmask(model: str, **options: Any) -> Encode:
+def unmask(model: str) -> Encode:
     """Return our encoder's function, with its defaults."""
     from unmask import Encoder
 
-    return Encoder.load(model, **options).encode
+    return Encoder.load(model).encode
 
 
 def sentence_transformers(model: str) -> Encode:
@@ -41,7 +41,6 @@ def llm2vec(model: str) -> Encode:
 
 CONTENDERS: dict[str, Callable[[str], Encode]] = {
     "unmask": unmask,
-    "unmask-int8": lambda model: unmask(model, dtype="int8"),
     "sentence-transformers": sentence_transformers,
     "llm2vec": llm2vec,
 }

@@ -135,21 +135,23 @@ class Encoder:
         found = checkpoints.inspect(source, adapters=adapters, progress=progress)
         if found.cache is not None:
             found = cls._convert(found, progress)
-        return cls._assemble(found, asked, chosen_device, chosen_dtype, merge_adapters)
+        return cls._assemble(found, asked, chosen_device, chosen_dtype, merge_last=merge_adapters)
 
     @classmethod
     def _convert(cls, found: Checkpoint, progress: bool) -> Checkpoint:
         """Keep a converted copy of a checkpoint that is slow to load, and return the copy."""
         assert found.cache is not None
         with Progress("Converting the model, once", enabled=progress):
-            slow = cls._assemble(replace(found, adapters=()), Settings(), torch.device("cpu"), torch.float32, True)
+            slow = cls._assemble(
+                replace(found, adapters=()), Settings(), torch.device("cpu"), torch.float32, merge_last=True
+            )
             slow.save(found.cache)
         converted = checkpoints.inspect(found.cache)
         return replace(converted, adapters=found.adapters, settings=found.settings.over(converted.settings))
 
     @classmethod
     def _assemble(
-        cls, found: Checkpoint, asked: Settings, device: torch.device, dtype: torch.dtype, merge_last: bool
+        cls, found: Checkpoint, asked: Settings, device: torch.device, dtype: torch.dtype, *, merge_last: bool
     ) -> Self:
         settings = asked.over(found.settings).over(_DEFAULTS)
         tokenizer = load_tokenizer(found.tokenizer, found.tokenizer_parts)

@@ -116,7 +116,7 @@ class TextTokenizer:
         self._head_ids = leading + _encode_special(backend, template.prefix[:cut], special)
         self._foot_ids = _encode_special(backend, suffix[first:], special) + trailing
         self._room = max_length - len(self._head_ids) - len(self._foot_ids)
-        around = len(self._literal.encode(self._lead + self._tail, add_special_tokens=False).ids)
+        around = len(self._literal.encode(f"{self._lead}x{self._tail}", add_special_tokens=False).ids) - 1
         if self._room <= around:
             least = max_length - self._room + around
             raise InputError(

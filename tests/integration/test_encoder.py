@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.tiny import write_base
 
+from tests.tiny import write_base
 from unmask import Encoder, Template, Text
 from unmask.errors import InputError
 from unmask.pipeline import WINDOW_TEXTS

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,7 +21,7 @@ def test_longest_come_first_and_no_two_neighbours_would_fit_in_one(lengths: list
     packs = list(plan(lengths, budget))
     ordered = [lengths[index] for pack in packs for index in pack]
     assert ordered == sorted(lengths, reverse=True)
-    for pack, following in zip(packs, packs[1:], strict=False):
+    for pack, following in pairwise(packs):
         assert sum(lengths[index] for index in pack) + lengths[following[0]] > budget
 
 

@@ -62,7 +62,8 @@ class Backbone:
         ) as error:
             raise UnsupportedModelError(
                 f"Models of type {self.config.model_type!r} are not known to Unmask, and this one cannot be run on "
-                f"packed attention: {str(error).splitlines()[0]}. Choose a base of a known family: {', '.join(FAMILIES)}."
+                f"packed attention: {str(error).splitlines()[0]}. Choose a base of a known family: "
+                f"{', '.join(FAMILIES)}."
             ) from error
 
     @torch.inference_mode()
