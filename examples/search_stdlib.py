@@ -1,8 +1,8 @@
 """Turn a real language model into a text encoder and search Python's own documentation with it.
 
 `make demo` runs this. The first run fetches SmolLM2-135M (98 MB), converts it and encodes the corpus;
-later runs answer at once. The model was never trained to be an encoder, so expect the right module
-among the first five answers for about three questions in four.
+later runs answer in seconds. The model was never trained to be an encoder: of 24 questions tried, it found
+the right module for 18 among its first five answers.
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ from unmask.corpora import Entry, demo_entries
 from unmask.errors import UnmaskError
 
 MODEL = "smollm2-135m"
-# Queries carry an instruction, documents none.
-INSTRUCTION = "Given a question, find the documentation that answers it:"
 QUESTIONS = (
     "How do I open a page in the user's browser?",
     "How do I compare two texts and show the differences?",
@@ -45,8 +43,9 @@ def main() -> None:
     documents = [entry.document for entry in entries]
     if KeptVectors(encoder).find(documents) is None:
         console.print(f"Encoding {len(documents):,} docstrings, once: {estimate(encoder, documents)}.")
-    search = TextSearch(encoder, documents, instruction=INSTRUCTION, progress=True)
+    search = TextSearch(encoder, documents, progress=True)
     console.print(f"Searching {len(entries):,} docstrings of Python's standard library, each a vector of {MODEL}.")
+    console.print(f'Before each question stands: "{search.instruction}"; before the docstrings, nothing.')
     if search.index.standardised:
         console.print(
             f"All of them are alike (mean cosine {search.index.likeness:.2f}), for the model is not trained as an "
@@ -71,10 +70,10 @@ def estimate(encoder: Encoder, documents: list[str]) -> str:
 
 def answer(search: TextSearch, entries: list[Entry], question: str) -> Table:
     """Return a table of what is nearest to a question."""
-    table = Table(title=question, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("score", justify="right")
-    table.add_column("name", style="cyan", overflow="fold")
-    table.add_column("first line", no_wrap=True, overflow="ellipsis")
+    table = Table(title=f"\n{question}", title_justify="left", title_style="bold", box=None, expand=True)
+    table.add_column("score", justify="right", no_wrap=True)
+    table.add_column("name", style="cyan", no_wrap=True)
+    table.add_column("first line", ratio=1, no_wrap=True, overflow="ellipsis")
     for score, position in search.find(question, 5):
         entry = entries[position]
         table.add_row(f"{score:.2f}", Text(entry.name), Text(entry.text))

@@ -24,8 +24,9 @@ _SKIPPED: Final = frozenset({
 })  # fmt: skip
 #: Left out of the demonstration: what is gone from newer Pythons, and what hardly anybody asks about.
 _ASIDE: Final = frozenset({
-    "antigravity", "curses", "dbm", "distutils", "encodings", "imghdr", "msilib", "pickletools", "pydoc", "sndhdr",
-    "this", "tkinter", "turtle", "xdrlib",
+    "antigravity", "bdb", "curses", "dbm", "distutils", "doctest", "encodings", "imghdr", "importlib", "mailbox",
+    "msilib", "pdb", "pickletools", "pydoc", "site", "sndhdr", "this", "tkinter", "turtle", "unittest", "wsgiref",
+    "xdrlib", "xmlrpc",
 })  # fmt: skip
 #: Characters of a document.
 _DOCUMENT: Final = 200
@@ -77,7 +78,7 @@ def stdlib_docstrings(*, keep: bool = False) -> list[Entry]:
     return entries
 
 
-def demo_entries(count: int = 1600) -> list[Entry]:
+def demo_entries(count: int = 1700) -> list[Entry]:
     """Return at most ``count`` entries for a demonstration, the same on each run, spread over the library.
 
     They are kept as :func:`stdlib_docstrings` says.

@@ -295,7 +295,9 @@ class Encoder:
 
     def _form(self, normalize: bool | None, dimensions: int | None, output: Output) -> Form:
         wanted = bool(self.settings.normalize) if normalize is None else normalize
-        return Form(normalize=wanted, dimensions=dimensions, output=output)
+        form = Form(normalize=wanted, dimensions=dimensions, output=output)
+        form.apply(torch.zeros(0, self.dimension))  # an option out of range is found before the work, not after
+        return form
 
     def encode_tokens(
         self, texts: Sequence[str | Text], *, instruction: str | None = None, truncate: bool = True

@@ -288,7 +288,7 @@ def _added_by_post_processor(backend: Tokenizer) -> tuple[list[int], list[int]]:
     """Return the ids that the tokenizer itself puts before and after a text (BOS, EOS)."""
     plain = backend.encode("a", add_special_tokens=False).ids
     full = backend.encode("a", add_special_tokens=True).ids
-    for begin in range(len(full) - len(plain) + 1):
+    for begin in range(len(full) - len(plain) + 1 if plain else 0):
         if full[begin : begin + len(plain)] == plain:
             return full[:begin], full[begin + len(plain) :]
     raise CheckpointError(

@@ -6,7 +6,8 @@ The vectors are those of sentence-transformers for texts that are stripped of wh
   sentence-transformers joins them as they are.
 * Prompts are not applied by themselves: give them as ``instruction``. ``default_prompt_name`` is ignored.
 * With ``include_prompt`` false, tokens in front of the text (BOS) are never pooled; sentence-transformers
-  pools them where no prompt is given.
+  pools them where no prompt is given, and skips a token of the text where the prompt ends in a space
+  that is a token of its own only when nothing follows.
 * ``truncate_dim`` is ignored: vectors come whole, ``dimensions`` cuts them.
 * Strings of special tokens inside a text are plain text.
 

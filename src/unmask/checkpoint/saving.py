@@ -10,11 +10,12 @@ from typing import Any
 
 from unmask._version import __version__
 from unmask.backbone.loading import Backbone
+from unmask.checkpoint.around_content import InexpressibleError
 from unmask.checkpoint.card import model_card
 from unmask.checkpoint.files import CONFIG_FILE
 from unmask.checkpoint.layouts import FORMAT, SETTINGS_FILE
 from unmask.checkpoint.settings import Checkpoint, Settings
-from unmask.checkpoint.to_sentence_transformers import Export, InexpressibleError, sentence_transformers_files
+from unmask.checkpoint.to_sentence_transformers import Export, sentence_transformers_files
 from unmask.checkpoint.weights import merged_weights, write_weights
 from unmask.hub.cache import atomic_folder
 from unmask.text import TextTokenizer
@@ -94,7 +95,9 @@ def write(
     with atomic_folder(folder, replace=replace_existing) as draft:
         for name, data in files.items():
             (draft / name).parent.mkdir(exist_ok=True)
-            (draft / name).write_text(_as_json(data, short=name == TOKENIZER_FILE), encoding="utf-8")
+            # A vocabulary of a hundred thousand tokens wants no line for each.
+            text = json.dumps(data, ensure_ascii=False, indent=None if name == TOKENIZER_FILE else 2)
+            (draft / name).write_text(text, encoding="utf-8")
         for name, text in {"README.md": card, **(extra or {})}.items():
             (draft / name).write_text(text, encoding="utf-8")
         write_weights(draft, merged_weights(backbone.model))
@@ -135,21 +138,6 @@ def _config(backbone: Backbone) -> dict[str, Any]:
         "is_causal": not backbone.bidirectional,
         "use_cache": False,
     }
-
-
-def _as_json(data: Any, *, short: bool) -> str:
-    """Return JSON; a vocabulary of a hundred thousand tokens without a line for each."""
-    text = json.dumps(data, ensure_ascii=False, indent=None if short else 2)
-    # A lone surrogate in a vocabulary is no UTF-8; escaped it is JSON.
-    return text if text.isprintable() or _is_utf8(text) else json.dumps(data, indent=None if short else 2)
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _names_of_adapters(source: Checkpoint) -> tuple[str, ...]:

@@ -24,17 +24,13 @@ from typing import Any, Final
 
 from tokenizers import Tokenizer
 
+from unmask.checkpoint.around_content import PROBES, Frame, InexpressibleError, find_frame, literally, split_prefix
 from unmask.checkpoint.exported_normalizer import MARKER, as_list, prepend_early, rules
 from unmask.checkpoint.settings import Settings
 from unmask.errors import InputError
 from unmask.pooling import Pooling
 from unmask.text import Text, TextTokenizer, TokenizedText
 
-#: Contents whose tokens must not depend on the template around them.
-_PROBES: Final = (
-    "x", "Word one.", "1 2", "中文", "é", "😀", "(a)", "مرحبا", "'s", "\"q\"", "-", "/", "_", ".", "$5", "]", "[a]",
-    "A:", "two\nlines", "tab\there", "n\n\nm",
-)  # fmt: skip
 _PROBE_INSTRUCTIONS: Final = ("Given a question, retrieve passages that answer it:", "Topic", "Classify (1, 2)")
 _MODES: Final[Mapping[Pooling, str]] = {
     "mean": "mean_tokens",
@@ -45,10 +41,6 @@ _MODES: Final[Mapping[Pooling, str]] = {
 _ALL_MODES: Final = (
     "cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken"
 )  # fmt: skip
-
-
-class InexpressibleError(Exception):
-    """sentence-transformers cannot do what this encoder does; the message says what."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +82,8 @@ def sentence_transformers_files(
     data = json.loads(texts.literal.to_str())
     # Its post-processor is gone; the frame's ids stand for it.
     data = prepend_early(data)
-    plain = _plain(data)
-    frame = _frame(plain, texts)
+    plain = literally(data)
+    frame = find_frame(plain, texts)
     spans = settings.pooling in ("mean", "weighted_mean") and not settings.pool_instruction
     if settings.pooling == "weighted_mean" and spans and (frame.head or frame.glue or settings.query_instruction):
         raise InexpressibleError(
@@ -99,7 +91,7 @@ def sentence_transformers_files(
             "string's, and here something stands before the content (BOS, template or instruction)"
         )
     strips = not any(not token["special"] and token["content"].isspace() for token in data["added_tokens"])
-    prefix = _split_prefix(plain, frame, max(len(frame.tail) - 1, 0) if spans else 0, texts.lead)
+    prefix = split_prefix(plain, frame, max(len(frame.tail) - 1, 0) if spans else 0, texts.lead)
     if (prefix.content or frame.glue) and not strips:
         raise InexpressibleError("the tokenizer cuts texts at white space of its own, before a template can be put on")
     exported = copy.deepcopy(data)
@@ -129,114 +121,6 @@ def sentence_transformers_files(
     return Export(files, strips)
 
 
-# --- what stands around the content ----------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Frame:
-    """What surrounds every text: ids before it, text glued to its front, ids behind it."""
-
-    head: tuple[int, ...]
-    glue: str
-    tail: tuple[int, ...]
-
-
-def _plain(data: Mapping[str, Any]) -> Tokenizer:
-    tokenizer = Tokenizer.from_str(json.dumps(data))
-    tokenizer.encode_special_tokens = True
-    return tokenizer
-
-
-def _ids(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
-    return tuple(tokenizer.encode(text, add_special_tokens=False).ids)
-
-
-def _frame(plain: Tokenizer, texts: TextTokenizer) -> _Frame:
-    """Find the ids around the content that are the same for every content."""
-    whole = {probe: (*texts.head, *_ids(plain, texts.lead + probe + texts.tail), *texts.foot) for probe in _PROBES}
-    longest = _common([ids[::-1] for ids in whole.values()])
-    shortest = len(texts.foot) + bool(texts.tail)
-    for glue in dict.fromkeys(("", " " if texts.lead.endswith(" ") else "")):
-        bare = {probe: _ids(plain, glue + probe) for probe in _PROBES}
-        for count in range(longest, shortest - 1, -1):
-            frame = _fitting(whole, bare, glue, count)
-            if frame is not None:
-                return frame
-    raise InexpressibleError(
-        f"the tokens of the template {texts.template.prefix!r} … {texts.template.suffix!r} change with the text in it"
-    )
-
-
-def _fitting(
-    whole: Mapping[str, tuple[int, ...]], bare: Mapping[str, tuple[int, ...]], glue: str, count: int
-) -> _Frame | None:
-    """Return the frame with ``count`` ids behind the content, if every probe fits into it."""
-    heads = {ids[: max(len(ids) - len(bare[probe]) - count, 0)] for probe, ids in whole.items()}
-    tails = {ids[len(ids) - count :] for ids in whole.values()}
-    if len(heads) != 1 or len(tails) != 1:
-        return None
-    head, tail = heads.pop(), tails.pop()
-    return _Frame(head, glue, tail) if all(head + bare[p] + tail == ids for p, ids in whole.items()) else None
-
-
-def _common(rows: Sequence[Sequence[int]]) -> int:
-    """Return the length of the longest common beginning."""
-    columns = enumerate(zip(*rows, strict=False))
-    return next((i for i, column in columns if len(set(column)) > 1), min(map(len, rows)))
-
-
-@dataclass(frozen=True)
-class _Prefix:
-    """What stands before the content.
-
-    Attributes:
-        ids: in front of every text.
-        content: text in front of what has content.
-        lone: text in front of a lone prompt.
-        gap: spaces between that and an instruction.
-    """
-
-    ids: tuple[int, ...]
-    content: str = ""
-    lone: str = ""
-    gap: str = ""
-
-
-def _split_prefix(plain: Tokenizer, frame: _Frame, drop: int, lead: str) -> _Prefix:
-    """Split what stands before the content so that a lone prompt lacks its last ``drop`` tokens.
-
-    Args:
-        plain: the tokenizer.
-        frame: what stands around the content.
-        drop: how many ids a lone prompt must lack.
-        lead: the prefix's plain text.
-    """
-    if not drop:
-        return _Prefix(frame.head)
-    encoding = plain.encode(lead + _PROBES[0], add_special_tokens=False)
-    before = len(encoding.ids) - len(_ids(plain, frame.glue + _PROBES[0]))
-    if drop > before:
-        raise InexpressibleError(
-            f"the template's suffix takes {drop + 1} tokens, too many for the {before} of its prefix's plain text"
-        )
-    kept, text = frame.head[: len(frame.head) - drop], lead[: len(lead) - len(frame.glue)]
-    cut = encoding.offsets[before - drop][0] if drop < before else 0
-    for tail in (text[cut:], text[cut:].rstrip(" "), text[cut:].lstrip(" ")):
-        if _joins(plain, frame, kept, tail):
-            return _Prefix(kept, tail)
-    # A tokenizer that treats the start of a text in its own way: cut the text, and no ids.
-    whole = frame.head[: len(frame.head) - before]
-    if _joins(plain, frame, whole, text):
-        return _Prefix(whole, text, text[:cut].rstrip(" "), " " * (len(text) - len(text.rstrip(" "))))
-    raise InexpressibleError(f"the template's prefix {lead!r} cannot be cut {drop} tokens before its end")
-
-
-def _joins(plain: Tokenizer, frame: _Frame, ids: tuple[int, ...], text: str) -> bool:
-    """Whether ``ids`` and ``text`` in front of every probe give the frame's head."""
-    glue = frame.glue
-    return all(ids + _ids(plain, text + glue + p) == frame.head + _ids(plain, glue + p) for p in _PROBES)
-
-
 # --- the proof -------------------------------------------------------------------------------------
 
 
@@ -250,7 +134,7 @@ def _prove(
     spans: bool,
 ) -> None:
     """Tokenise probes as sentence-transformers will, and compare with what the encoder reads."""
-    tokenizer = _plain(exported)
+    tokenizer = literally(exported)
     special = {tokenizer.token_to_id(token) for name, token in tokens.items() if name.endswith("_token")}
     asked = [("", prompts["document"]), (query, prompts["query"])]
     if not query and spans:
@@ -260,7 +144,7 @@ def _prove(
         if prompt and spans:
             alone = tokenizer.encode(prompt).ids
             skipped = len(alone) - (bool(alone) and alone[-1] in special)
-        for probe in _PROBES:
+        for probe in PROBES:
             expected = _whole(texts, Text(instruction, probe))
             if expected is None:
                 continue
@@ -298,7 +182,7 @@ def _post_processor(plain: Tokenizer, head: Sequence[int], tail: Sequence[int]) 
 
 
 def _tokenizer_config(
-    plain: Tokenizer, data: Mapping[str, Any], frame: _Frame, eos: str | None, max_length: int
+    plain: Tokenizer, data: Mapping[str, Any], frame: Frame, eos: str | None, max_length: int
 ) -> dict[str, Any]:
     """Return a generic class that reads tokenizer.json as it is, and the tokens that are special to it.
 

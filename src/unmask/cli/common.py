@@ -48,7 +48,9 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title:
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
     for number, column in enumerate(columns):
         numeric = bool(lines) and all(_is_number(line[number]) for line in lines)
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric or number == 0)
+        table.add_column(
+            column, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric or number == 0
+        )
     for line in lines:
         # As Text: brackets in a text are no markup.
         table.add_row(*(Text(str(cell)) for cell in line))
