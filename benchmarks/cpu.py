@@ -118,9 +118,17 @@ def _plain_folder(folder: Path) -> Path:
     renamed = {f"model.{name}": tensor for name, tensor in tensors.items()}
     save_file(renamed, draft / "model.safetensors", {"format": "pt"})
     encoder = Encoder.load(folder)
-    encoder.tokenizer.backend.save(str(draft / "tokenizer.json"))
-    special = {"bos_token": encoder.tokenizer.bos, "eos_token": encoder.tokenizer.eos}
-    (draft / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", **special}))
+    tokenizer = json.loads(encoder.tokenizer.backend.to_str())
+    # tokenizers 0.19, which transformers 4.44 needs, reads merges as strings only.
+    tokenizer["model"]["merges"] = [" ".join(pair) for pair in tokenizer["model"]["merges"]]
+    (draft / "tokenizer.json").write_text(json.dumps(tokenizer))
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_input_names": ["input_ids", "attention_mask"],
+        "bos_token": encoder.tokenizer.bos,
+        "eos_token": encoder.tokenizer.eos,
+    }
+    (draft / "tokenizer_config.json").write_text(json.dumps(settings))
     draft.rename(target)
     return target
 

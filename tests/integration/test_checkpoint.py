@@ -27,6 +27,8 @@ from unmask.backbone.families import TEMPLATES
 from unmask.checkpoint import MAX_LENGTH, inspect
 from unmask.checkpoint.weights import merged_weights, write_weights
 from unmask.errors import AdapterError, CheckpointError, InputError, UnmaskError
+from unmask.hub import locate
+from unmask.hub.catalogue import find
 from unmask.tokenizers import load_tokenizer
 
 LLAMA3 = "meta-llama/Meta-Llama-3-8B-Instruct"
@@ -110,14 +112,33 @@ def test_settings_of_the_published_layout(
 ) -> None:
     adapter = shutil.copytree(published.simcse, tmp_path / "adapter")
     edit(adapter / "llm2vec_config.json", pooling_mode=mode, max_length=99, skip_instruction=False)
-    settings = inspect(published.mntp, adapters=[adapter]).settings
-    assert (settings.pooling, settings.append_eos, settings.max_length) == (pooling, append, 99)
-    assert settings.pool_instruction is True
+    for settings in (inspect(published.mntp, adapters=[adapter]).settings, inspect(adapter).settings):
+        assert (settings.pooling, settings.append_eos, settings.max_length) == (pooling, append, 99)
+        assert settings.pool_instruction is True
 
 
 def test_name_of_the_base_survives_a_renamed_folder(published: Published, tmp_path: Path) -> None:
     copied = shutil.copytree(published.mntp, tmp_path / "anything")
     assert Encoder.load(copied).template == TEMPLATES["llama3"]
+
+
+@pytest.mark.parametrize("adapters", [True, False])
+def test_entry_of_the_catalogue(published: Published, monkeypatch: pytest.MonkeyPatch, adapters: bool) -> None:
+    """What a short name stands for, with the hub's part played by folders."""
+    entry = find("llm2vec-llama-3-8b-unsup")
+    assert entry is not None
+    entry = entry if adapters else replace(entry, adapters=())
+    places = dict(zip((entry.name, *entry.adapters), (published.base, published.mntp, published.simcse), strict=False))
+
+    def path_of(source: str, **_: Any) -> locate.Located:
+        return locate.Located(places[source], entry if source == entry.name else None)
+
+    monkeypatch.setattr(locate, "path_of", path_of)
+    found = inspect(entry.name)
+    assert found.settings.template == TEMPLATES["llama3"]
+    assert found.adapters == ((published.mntp, published.simcse) if adapters else ())
+    assert found.tokenizer == (published.mntp if adapters else published.base)
+    assert found.base_name == LLAMA3
 
 
 @pytest.mark.parametrize("device", ["cpu"])
@@ -263,7 +284,8 @@ def test_interrupted_save_leaves_nothing(base: Path, tmp_path: Path) -> None:
         assert line == "writing\n", process.stderr.read() if process.stderr else ""
         assert list(tmp_path.iterdir())
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=30)
+        _, complaint = process.communicate(timeout=120)
+    assert "KeyboardInterrupt" in complaint
     assert process.returncode != 0
     assert list(tmp_path.iterdir()) == []
 
@@ -421,8 +443,9 @@ def test_adapters_that_name_one_another(published: Published, tmp_path: Path) ->
     one, two = (shutil.copytree(published.simcse, tmp_path / name) for name in ("one", "two"))
     edit(one / "adapter_config.json", base_model_name_or_path=str(two))
     edit(two / "adapter_config.json", base_model_name_or_path=str(tmp_path / "one" / ".." / "one"))
-    with pytest.raises(CheckpointError, match="is its own base: .*one → .*two → .*one"):
+    with pytest.raises(CheckpointError, match="is its own base: .*one → .*two → .*one") as raised:
         Encoder.load(one)
+    assert str(raised.value).count("→") == 2
 
 
 def test_base_that_is_not_there(published: Published, tmp_path: Path) -> None:

@@ -161,7 +161,9 @@ class _JsonlFile:
             if self._with_text:
                 about["text"] = records[row].text
             lead = json.dumps(about, ensure_ascii=False)[:-1] + (", " if about else "")
-            self._stream.write(f'{lead}"vector": [{", ".join(vector.astype(str))}]}}\n'.encode())
+            # Not vector.astype(str): that loses a Ctrl-C, one time in three, inside numpy's loop.
+            numbers = ", ".join(map(str, vector))
+            self._stream.write(f'{lead}"vector": [{numbers}]}}\n'.encode())
         self.rows += len(vectors)
 
     def close(self) -> None:
