@@ -141,11 +141,11 @@ class Encoder:
     def _convert(cls, found: Checkpoint, progress: bool) -> Checkpoint:
         """Keep a converted copy of a checkpoint that is slow to load, and return the copy."""
         assert found.cache is not None
-        with Progress("Converting the model, once", enabled=progress):
-            slow = cls._assemble(
-                replace(found, adapters=()), Settings(), torch.device("cpu"), torch.float32, merge_last=True
-            )
+        with Progress("Converting the model, once (about a minute)", total=1, unit="models", enabled=progress) as bar:
+            cpu = torch.device("cpu")
+            slow = cls._assemble(replace(found, adapters=()), Settings(), cpu, torch.float32, merge_last=True)
             slow.save(found.cache)
+            bar.advance()
         converted = checkpoints.inspect(found.cache)
         return replace(converted, adapters=found.adapters, settings=found.settings.over(converted.settings))
 

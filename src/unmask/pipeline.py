@@ -26,8 +26,8 @@ from unmask.text import Text, TextTokenizer, TokenizedText, check_text
 
 Empty = Literal["error", "zero"]
 
-#: Tokens of one forward pass. On a CPU, the states of this many tokens still fit into its caches.
-BUDGETS: Final = {"cpu": 1024, "cuda": 16384, "mps": 4096}
+#: Tokens of one forward pass (experiments/LOG.md: fewer cost products their efficiency, more gain nothing).
+BUDGETS: Final = {"cpu": 2048, "cuda": 16384, "mps": 4096}
 #: Texts, and characters, that are sorted by length together; what a stream holds in memory.
 WINDOW_TEXTS: Final = 4096
 WINDOW_CHARACTERS: Final = 4_000_000

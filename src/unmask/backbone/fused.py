@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear, rms_norm, silu
+from torch.nn.functional import rms_norm, silu
 from transformers import PreTrainedModel
 
 from unmask.backbone.attention import Layout, packed_attention
@@ -37,6 +37,14 @@ class _Norm:
 
     def __call__(self, states: Tensor) -> Tensor:
         return rms_norm(states, self.weight.shape, self.weight, self.eps)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Room for the two largest products, used again by each layer: fresh memory costs a page fault every 4 kB."""
+
+    qkv: Tensor
+    gate_up: Tensor
 
 
 @dataclass(frozen=True)
@@ -58,10 +66,13 @@ class _Layer:
     scaling: float
     window: int | None
 
-    def __call__(self, hidden_TD: Tensor, rotation_TE: Tensor, layout: Layout) -> None:
+    def __call__(self, hidden_TD: Tensor, rotation_TE: Tensor, layout: Layout, work: _Work) -> None:
         """Update ``hidden_TD`` in place."""
         tokens = len(hidden_TD)
-        qkv = linear(self.norm1(hidden_TD), self.qkv, self.qkv_bias).view(tokens, -1, self.head_dim)
+        torch.mm(self.norm1(hidden_TD), self.qkv.t(), out=work.qkv)
+        if self.qkv_bias is not None:
+            work.qkv.add_(self.qkv_bias)
+        qkv = work.qkv.view(tokens, -1, self.head_dim)
         rotated = self._rotate(qkv[:, : self.heads + self.kv_heads], rotation_TE)
         query, key = torch.split(rotated, [self.heads, self.kv_heads], dim=1)
         value = qkv[:, self.heads + self.kv_heads :]
@@ -76,8 +87,13 @@ class _Layer:
             sliding_window=self.window,
         )
         hidden_TD.addmm_(attended.reshape(tokens, -1), self.out.t())
-        gate, up = linear(self.norm2(hidden_TD), self.gate_up).chunk(2, dim=-1)
+        gate, up = torch.mm(self.norm2(hidden_TD), self.gate_up.t(), out=work.gate_up).chunk(2, dim=-1)
         hidden_TD.addmm_(silu(gate, inplace=True).mul_(up), self.down.t())
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Outputs of the two joined products."""
+        return self.qkv.shape[0], self.gate_up.shape[0]
 
     def _rotate(self, states: Tensor, rotation_TE: Tensor) -> Tensor:
         """Rotate queries and keys; their components come out in another, common order.
@@ -111,8 +127,9 @@ class FusedStack:
         cos, sin = self._rotary(hidden_TD[None], layout.positions()[None])
         half = cos.shape[-1] // 2
         rotation_TE = torch.complex(cos[0, :, :half].contiguous(), sin[0, :, :half].contiguous())
+        work = _Work(*(hidden_TD.new_empty(len(hidden_TD), size) for size in self._layers[0].sizes))
         for layer in self._layers:
-            layer(hidden_TD, rotation_TE, layout)
+            layer(hidden_TD, rotation_TE, layout, work)
         return self._norm(hidden_TD)
 
 
@@ -128,7 +145,10 @@ def fuse(model: PreTrainedModel) -> FusedStack | None:
     shapes = [_has_common_shape(layer, model.config) for layer in model.layers]
     if not shapes or not all(shapes) or _norm(model.norm) is None:
         return None
-    return FusedStack(model, [_join(layer, model.config) for layer in model.layers], _require_norm(model.norm))
+    layers = [_join(layer, model.config) for layer in model.layers]
+    if any(layer.sizes != layers[0].sizes for layer in layers):
+        return None
+    return FusedStack(model, layers, _require_norm(model.norm))
 
 
 def _names(module: nn.Module) -> set[str]:

@@ -73,4 +73,7 @@ def _shards(tensors: Mapping[str, Tensor], shard_bytes: int) -> Iterator[dict[st
 def _save(tensors: Mapping[str, Tensor], file: Path) -> None:
     # Weights of fused layers are views of joined ones, which safetensors would not write.
     owned = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    file.touch()
+    mode = file.stat().st_mode
     save_file(owned, file, metadata=_METADATA)
+    file.chmod(mode)  # safetensors 0.8 writes files that only their owner may read
