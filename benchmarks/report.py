@@ -49,19 +49,27 @@ def write(result: dict[str, Any], folder: Path) -> None:
     """Write ``speed.md`` and ``speed.png`` to ``folder``, and the table into the README beside it."""
     hardware = result["hardware"]
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
-    cosines = [value for mix in result["mixes"].values() for value in mix["cosine"].items()]
-    smallest = min(value for _, value in cosines)
+    cosines = {
+        name: min(mix["cosine"][name] for mix in result["mixes"].values())
+        for name in next(iter(result["mixes"].values()))["cosine"]
+        if name != "unmask"
+    }
+    smallest = ", ".join(f"{NAMES[name]} {value:.6f}" for name, value in cosines.items())
+    rounds = len(next(iter(result["mixes"].values()))["seconds"]["unmask"])
     text = f"""# Speed on a CPU
 
 {table(result)}
 
 ![Tokens a second](speed.png)
 
-{result["model"]}, {hardware["processor"]}, {hardware["threads"]} threads, {hardware["instructions"]};
-{result["date"]}; `{result["command"]}`; {versions}. Texts: docstrings of the Python standard library. All took turns in
-one run, {len(next(iter(result["mixes"].values()))["seconds"]["unmask"])} rounds. All gave the same vectors: smallest
-cosine to Unmask's {smallest:.6f}. Made by `benchmarks/report.py` from
-`benchmarks/results/cpu.json`.
+{result["model"]} in float32, {hardware["processor"]}, {hardware["threads"]} threads, {hardware["instructions"]};
+{result["date"]}; `{result["command"]}`; {versions}.
+Texts: docstrings of the Python standard library. All took turns in one run, {rounds} rounds, with their defaults.
+
+Smallest cosine to Unmask's vectors, over both mixes: {smallest}. (llm2vec cuts texts over 400 tokens, its
+`doc_max_length`, and so does a little less work: docs/differences.md.)
+
+Made by `benchmarks/report.py` from `benchmarks/results/cpu.json`.
 """
     (folder / "speed.md").write_text(text)
     _plot(result, folder / "speed.png")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
@@ -17,9 +15,7 @@ TEXTS = ["How do I compress a file?", "图书馆 7 🌞", "x", "The library open
 @pytest.mark.timeout(600)
 def test_smollm2() -> None:
     Encoder.load("smollm2-135m", progress=True)
-    start = time.perf_counter()
     encoder = Encoder.load("smollm2-135m")
-    print(f"loaded in {time.perf_counter() - start:.1f} s")
     assert encoder.backbone.fused
     assert min(encoder.backbone.proof.layers) > 1e-5
     ours = encoder.encode(TEXTS)

@@ -14,12 +14,12 @@ from unmask import Encoder
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_a_million_texts_in_bounded_memory(tmp_path: Path) -> None:
-    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "head_dim": 4}
-    encoder = Encoder.load(write_base(tmp_path / "base", **small))
+    folder = write_base(tmp_path / "base", hidden_size=16, intermediate_size=16, num_hidden_layers=1, head_dim=4)
+    encoder = Encoder.load(folder)
     encoder.encode(["warm up"] * 5000)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     count = 0
-    for vectors in encoder.encode_stream((f"the {i}th short text" for i in range(1_000_000))):
+    for vectors in encoder.encode_stream(f"the {i}th short text" for i in range(1_000_000)):
         count += len(vectors)
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     assert count == 1_000_000

@@ -46,8 +46,9 @@ def test_pooling_is_done_in_float32() -> None:
 
 def test_cut_vectors_are_normalised_and_zero_stays_zero() -> None:
     vectors = torch.tensor([[3.0, 4.0, 12.0], [0.0, 0.0, 0.0]])
-    assert np.allclose(Form(dimensions=2).apply(vectors), [[0.6, 0.8], [0, 0]])
-    assert np.allclose(Form(normalize=True).apply(vectors), [[3 / 13, 4 / 13, 12 / 13], [0, 0, 0]])
+    assert np.allclose(Form(dimensions=2).apply(vectors), np.array([[0.6, 0.8], [0, 0]]))
+    expected = np.array([[3 / 13, 4 / 13, 12 / 13], [0, 0, 0]])
+    assert np.allclose(Form(normalize=True).apply(vectors), expected)
     assert np.allclose(Form().apply(vectors), vectors)
 
 
