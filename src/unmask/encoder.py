@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -141,11 +142,11 @@ class Encoder:
     def _convert(cls, found: Checkpoint, progress: bool) -> Checkpoint:
         """Keep a converted copy of a checkpoint that is slow to load, and return the copy."""
         assert found.cache is not None
-        with Progress("Converting the model, once (about a minute)", total=1, unit="models", enabled=progress) as bar:
-            cpu = torch.device("cpu")
-            slow = cls._assemble(replace(found, adapters=()), Settings(), cpu, torch.float32, merge_last=True)
-            slow.save(found.cache)
-            bar.advance()
+        if progress:
+            sys.stderr.write("Converting the model, once (about half a minute) …\n")
+        cpu = torch.device("cpu")
+        slow = cls._assemble(replace(found, adapters=()), Settings(), cpu, torch.float32, merge_last=True)
+        slow.save(found.cache)
         converted = checkpoints.inspect(found.cache)
         return replace(converted, adapters=found.adapters, settings=found.settings.over(converted.settings))
 

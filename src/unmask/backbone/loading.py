@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 from typing import Any, Final
 
@@ -199,7 +201,8 @@ def _load_folder(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
 
 def _load_gguf(file: Path, dtype: torch.dtype) -> PreTrainedModel:
     """Load a GGUF file into a fresh, unquantised model, which can be saved like any other."""
-    loaded = _from_pretrained(file.parent, gguf_file=file.name, dtype=dtype)
+    with redirect_stderr(StringIO()):  # transformers' own bar, which nothing else turns off
+        loaded = _from_pretrained(file.parent, gguf_file=file.name, dtype=dtype)
     config = AutoConfig.for_model(**{k: v for k, v in loaded.config.to_dict().items() if k != "quantization_config"})
     model: PreTrainedModel = AutoModel.from_config(config, dtype=dtype, attn_implementation=attention.NAME)
     model.load_state_dict(loaded.state_dict())
