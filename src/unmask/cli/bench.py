@@ -44,6 +44,8 @@ def bench(
         name: throughput(encoder.encode, mix, tokens=count_tokens(encoder, mix), repeats=repeats)
         for name, mix in mixes.items()
     }
+    # Once more, for a busy moment would make the encoder look better than the machine is.
+    limit = max(limit, ceiling(encoder.backbone.model, encoder.pipeline.token_budget))
     if json:
         measured = {
             name: {"texts": speed.texts, "tokens": speed.tokens, "seconds": round(speed.seconds, 4)}
