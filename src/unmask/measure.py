@@ -80,14 +80,14 @@ def ceiling(model: nn.Module, tokens: int, *, repeats: int = 3) -> float:
     Args:
         model: the inner model, without its LM head.
         tokens: rows at a time, as many as the encoder packs into a forward pass.
-        repeats: how often; the fastest counts, for what disturbs a run only slows it down.
+        repeats: how often; the median counts.
     """
     layers = [(module.weight, module.bias) for module in model.modules() if isinstance(module, nn.Linear)]
     weights = [weight for weight, _ in layers]
     rows = {weight.shape[1]: torch.randn(tokens, weight.shape[1]).to(weight) for weight in weights}
     with _synchronised(weights[0]) as wait:
         seconds = [_seconds(lambda: _products(layers, rows, wait), time.perf_counter) for _ in range(repeats + 1)]
-    return tokens / min(seconds[1:])  # the first one warms up
+    return tokens / statistics.median(seconds[1:])  # the first one warms up
 
 
 def _products(
