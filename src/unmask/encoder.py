@@ -352,7 +352,7 @@ class Encoder:
         left, right = (_unit(np.atleast_2d(np.asarray(x, dtype=np.float32))) for x in (a, b))
         return np.asarray(left @ right.T, dtype=np.float32)
 
-    def save(self, folder: str | Path, *, replace_existing: bool = False) -> Path:
+    def save(self, folder: str | Path, *, notes: str | None = None, replace_existing: bool = False) -> Path:
         """Write the encoder, adapters merged, to a folder that loads here and in sentence-transformers.
 
         A few settings have no counterpart there. The folder then loads here only, holds no file of
@@ -360,6 +360,7 @@ class Encoder:
 
         Args:
             folder: where; must not exist unless ``replace_existing``.
+            notes: more to say in the model card, Markdown: how it was trained, what it is good for.
             replace_existing: put the new folder in the place of an old one.
 
         Returns:
@@ -375,6 +376,7 @@ class Encoder:
             texts=self.pipeline.tokenizer,
             settings=self.settings,
             source=self.checkpoint,
+            notes=notes,
             replace_existing=replace_existing,
         )
         if saved.only_here:

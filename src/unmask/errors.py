@@ -5,6 +5,7 @@
     ├── CheckpointError             what lies on disk or on a hub: missing, broken, of an unknown layout
     │   ├── AdapterError            an adapter that does not fit its base
     │   └── DownloadError           what could not be fetched: not there, gated, no network
+    ├── TrainingError               a run that cannot go on: a loss that is not a number, a disk that is full
     └── BackboneError               the model itself
         ├── UnsupportedModelError   an architecture that cannot be made bidirectional, or not exactly
         └── NotBidirectionalError   a proof failed: the model would have been silently causal
@@ -33,6 +34,10 @@ class AdapterError(CheckpointError):
 
 class DownloadError(CheckpointError):
     """Something could not be fetched: unknown, gated, damaged in transit, or no network."""
+
+
+class TrainingError(UnmaskError):
+    """A training run cannot go on, or cannot be taken up again; its checkpoints are whole."""
 
 
 class BackboneError(UnmaskError):

@@ -36,6 +36,7 @@ class Progress:
         total: how many units there are, None while unknown; may be set on the way.
         count: units done so far, those of an earlier run included.
         extra: units of the second kind done so far.
+        note: a word on how it goes, such as a loss; may be set on the way.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Progress:
         """
         self.description, self.total, self.unit, self.extra_unit = description, total, unit, extra_unit
         self.count, self.extra, self._initial = initial, 0, initial
+        self.note = ""
         self._enabled, self._file, self._clock = enabled, file, clock
         self._lock = threading.Lock()
         self._live: RichProgress | None = None
@@ -113,6 +115,8 @@ class Progress:
             if self.total is not None:
                 left = max(0, self.total - self.count) * seconds / (self.count - count)
                 parts.append(f"{_duration(left)} left")
+        if self.note:
+            parts.append(self.note)
         return "  ".join(parts)
 
     @property

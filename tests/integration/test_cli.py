@@ -48,6 +48,7 @@ def _place(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     Path("texts.txt").write_text("\n".join(TEXTS) + "\n")
     Path("questions.txt").write_text("which animal?\nwhat weather?\n")
     Path("texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
+    Path("pairs.jsonl").write_text("".join(json.dumps({"query": text, "positive": text}) + "\n" for text in TEXTS))
     pq.write_table(pa.table({"text": TEXTS}), "texts.parquet")
     with Path("reviews.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["id", "review"], *((f"r{i}", text) for i, text in enumerate(TEXTS))])
@@ -116,7 +117,7 @@ def examples() -> list[str]:
 def test_every_command_has_examples() -> None:
     commands = {str(command.callback.__name__) for command in app.registered_commands if command.callback}
     assert {line.partition("unmask ")[2].split()[0] for line in examples()} == commands
-    assert len(commands) == 7
+    assert len(commands) == 8
 
 
 @pytest.mark.parametrize("line", examples())

@@ -68,7 +68,7 @@ class Backbone:
                 f"{', '.join(FAMILIES)}."
             ) from error
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _fuse(self) -> FusedStack | None:
         """Return the fused form of the model if it has one that gives the same states."""
         fused = fuse(self.model)
@@ -79,6 +79,10 @@ class Backbone:
         expected = self._own_hidden(ids, layout)
         difference = (fused(ids, layout) - expected).abs().max() / expected.abs().max()
         return fused if difference < 1e-4 else None
+
+    def unfuse(self) -> None:
+        """Give up the fused layers for good: they have the base's weights and would pass by an adapter put on later."""
+        self._fused = None
 
     @property
     def fused(self) -> bool:
@@ -114,9 +118,16 @@ class Backbone:
             return self._fused(ids_T, layout)
         return self._own_hidden(ids_T, layout)
 
+    def hidden_of(self, embedded_TD: Tensor, layout: Layout) -> Tensor:
+        """Return the last hidden states of a packed row of token embeddings, ``[T, D]``."""
+        return self._run(layout, inputs_embeds=embedded_TD[None])
+
     def _own_hidden(self, ids_T: Tensor, layout: Layout) -> Tensor:
-        positions = layout.positions().to(ids_T.device)
-        out = self.model(input_ids=ids_T[None], position_ids=positions[None], layout=layout, use_cache=False)
+        return self._run(layout, input_ids=ids_T[None])
+
+    def _run(self, layout: Layout, **row: Tensor) -> Tensor:
+        positions = layout.positions().to(self.device)
+        out = self.model(**row, position_ids=positions[None], layout=layout, use_cache=False)
         states: Tensor = out.last_hidden_state[0]
         return states
 

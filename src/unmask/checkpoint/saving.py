@@ -46,6 +46,7 @@ def write(
     texts: TextTokenizer,
     settings: Settings,
     source: Checkpoint,
+    notes: str | None = None,
     extra: Mapping[str, str] | None = None,
     replace_existing: bool = False,
 ) -> Saved:
@@ -58,6 +59,7 @@ def write(
         texts: the same with the encoder's template.
         settings: how texts become vectors; all fields are set.
         source: where the encoder was loaded from.
+        notes: more to say in the model card, Markdown.
         extra: more text files, by name.
         replace_existing: put the new folder in the place of an old one.
 
@@ -91,7 +93,7 @@ def write(
         dimension=int(backbone.config.hidden_size),
         only_here=only_here,
         strips=export.strips if export else True,
-    )
+    ) + (f"\n{notes.strip()}\n" if notes else "")
     with atomic_folder(folder, replace=replace_existing) as draft:
         for name, data in files.items():
             (draft / name).parent.mkdir(exist_ok=True)

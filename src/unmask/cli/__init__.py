@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Sequence
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -18,19 +18,23 @@ from unmask.cli.bench import bench
 from unmask.cli.convert import convert
 from unmask.cli.encode import encode
 from unmask.cli.info import info
+from unmask.cli.mine import mine
 from unmask.cli.outcome import run
 from unmask.cli.pull import pull
 from unmask.cli.search import search
 from unmask.cli.similarity import similarity
+from unmask.cli.train import mntp, recipe, simcse, supervised
 
-app = typer.Typer(
-    name="unmask",
-    add_completion=False,
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-)
+_STYLE: Final[dict[str, Any]] = {
+    "add_completion": False,
+    "no_args_is_help": True,
+    "rich_markup_mode": None,
+    "pretty_exceptions_enable": False,
+    "context_settings": {"help_option_names": ["-h", "--help"], "max_content_width": 110},
+}
+
+app = typer.Typer(name="unmask", **_STYLE)
+train = typer.Typer(name="train", **_STYLE)
 
 
 def _help(command: Callable[..., None]) -> str:
@@ -38,8 +42,11 @@ def _help(command: Callable[..., None]) -> str:
     return inspect.cleandoc(command.__doc__ or "").replace("Examples:", "\b\nExamples:")
 
 
-for command in (pull, convert, info, encode, similarity, search, bench):
+for command in (pull, convert, info, encode, similarity, search, mine, bench):
     app.command(help=_help(command))(command)
+for stage in (mntp, simcse, supervised, recipe):
+    train.command(help=_help(stage))(stage)
+app.add_typer(train, help="Train an encoder: one stage, or a whole recipe (see: unmask train recipe --list).")
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,0 +1,1 @@
+"""A decoder trained into an encoder: masked next token prediction, then contrastive learning."""

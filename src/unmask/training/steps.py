@@ -1,0 +1,259 @@
+"""One step of each stage: a batch of rows → gradients on the adapter, and what to report.
+
+A step is a pure function of the weights, the rows, the seed and the step's number: everything drawn is
+seeded from the last two, so a run taken up at step n draws what an unbroken one draws there. With several
+processes each takes its share of the batch; what is reported is of the whole batch.
+
+Shapes: T tokens of a packed row, N rows of this process, K hard negatives a row, D hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any, Final, Protocol, TypeVar
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from unmask.errors import InputError
+from unmask.packing import plan
+from unmask.pooling import Pooling
+from unmask.text import TokenizedText
+from unmask.tokenizers import ModelTokenizer
+from unmask.training.data.rows import Row
+from unmask.training.objectives import (
+    Masked,
+    TokenLoss,
+    cached_backward,
+    info_nce,
+    mask_tokens,
+    masked_token_loss,
+    matryoshka,
+)
+from unmask.training.recipe import NEW_MASK, Mntp, SimCse, Stage, Supervised
+from unmask.training.trainee import Trainee, embed
+
+_Row = TypeVar("_Row")
+
+#: Tokens of one forward and backward pass of MNTP.
+TOKENS: Final = {"cpu": 1024, "cuda": 32768, "mps": 4096}
+#: Tokens of a contrastive batch up to which it is one pass; a larger one is cut into passes of so many, and
+#: gradients are cached, which costs a second forward pass.
+TOKENS_AT_ONCE: Final = {"cpu": 8192, "cuda": 65536, "mps": 8192}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What every step works with.
+
+    Attributes:
+        trainee: what is trained.
+        model: the same, as the accelerator wrapped it.
+        accelerator: of the run.
+        seed: of everything drawn.
+        tokens: most tokens of one pass; None for what such a device usually holds.
+    """
+
+    trainee: Trainee
+    model: Any
+    accelerator: Accelerator
+    seed: int
+    tokens: int | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lies."""
+        device: torch.device = self.accelerator.device
+        return device
+
+    def tokens_of(self, usual: dict[str, int]) -> int:
+        """Return the most tokens of one pass."""
+        return self.tokens or usual.get(self.device.type, usual["cpu"])
+
+    def share(self, rows: Sequence[_Row]) -> Sequence[_Row]:
+        """Return this process's part of a batch."""
+        size = len(rows) // self.accelerator.num_processes
+        return rows[self.accelerator.process_index * size :][:size]
+
+    def draw_from(self, step: int) -> None:
+        """Seed torch for this step and process: what dropout draws from."""
+        torch.manual_seed(seed_of(self.seed, step, self.accelerator.process_index))
+
+    def total(self, *numbers: float) -> list[float]:
+        """Return the sums of numbers over all processes."""
+        if self.accelerator.num_processes == 1:
+            return list(numbers)
+        # On Apple's devices there is no float64.
+        kind = torch.float32 if self.device.type == "mps" else torch.float64
+        summed: Tensor = self.accelerator.reduce(torch.tensor(numbers, dtype=kind, device=self.device))
+        return [float(number) for number in summed]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What one step gave, over the whole batch of all processes.
+
+    Attributes:
+        loss: its mean.
+        tokens: tokens that went through the model once.
+        accuracy: share of masked tokens that were predicted; None for contrastive stages.
+    """
+
+    loss: float
+    tokens: int
+    accuracy: float | None = None
+
+
+class Step(Protocol):
+    """Computes the gradients of one batch."""
+
+    def __call__(self, rows: Sequence[Row], step: int) -> Outcome:
+        """Back-propagate the loss of ``rows``, the batch of all processes, at global step ``step``."""
+
+
+def seed_of(*numbers: int) -> int:
+    """Return one seed made of several numbers, so that neighbouring steps draw nothing alike."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+
+
+def make_step(stage: Stage, run: Run, *, tokenizer: ModelTokenizer, base: Path, pooling: Pooling) -> Step:
+    """Return the step of a stage.
+
+    Args:
+        stage: its settings.
+        run: what it works with.
+        tokenizer: of the model.
+        base: where the base lies: MNTP reads its LM head.
+        pooling: of the encoder; MNTP needs none.
+    """
+    if isinstance(stage, Mntp):
+        return _MntpStep(stage, run, tokenizer, base)
+    assert isinstance(stage, SimCse | Supervised)
+    return _ContrastiveStep(stage, run, pooling)
+
+
+class _Passes:
+    """Lets gradients be averaged over processes in the last of several backward passes only."""
+
+    def __init__(self, run: Run, count: int) -> None:
+        self._left = count
+        self._unsynced = ExitStack()
+        if count > 1:
+            self._unsynced.enter_context(run.accelerator.no_sync(run.model))
+
+    def next(self) -> None:
+        """Say that the next forward pass with gradients begins."""
+        self._left -= 1
+        if self._left == 0:
+            self._unsynced.close()
+
+
+class _MntpStep:
+    def __init__(self, stage: Mntp, run: Run, tokenizer: ModelTokenizer, base: Path) -> None:
+        self._stage, self._run = stage, run
+        self._head = run.trainee.head(base)
+        vocabulary = int(run.trainee.backbone.config.vocab_size)
+        self._mask_id = vocabulary if stage.mask_token == NEW_MASK else _token_id(tokenizer, stage.mask_token)
+        self._vocabulary = vocabulary + (stage.mask_token == NEW_MASK)
+        special = [i for i, token in tokenizer.backend.get_added_tokens_decoder().items() if token.special]
+        self._protected = torch.tensor(special, dtype=torch.int64)
+
+    def __call__(self, rows: Sequence[Row], step: int) -> Outcome:
+        run = self._run
+        generator = torch.Generator().manual_seed(seed_of(run.seed, step))
+        # Every process masks the whole batch: so they agree on the number of masked tokens without asking.
+        masked = [self._mask(row[0], generator) for row in rows]
+        count = sum(len(row.labels_M) for row in masked)
+        own = run.share(masked)
+        passes = list(plan([len(row.ids_T) for row in own], run.tokens_of(TOKENS)))
+        run.draw_from(step)
+        synced = _Passes(run, len(passes))
+        loss, hits = 0.0, 0
+        for chosen in passes:
+            synced.next()
+            part = self._forward([own[index] for index in chosen])
+            # Processes' gradients are averaged: each weighs its sum as if all others had the same.
+            run.accelerator.backward(part.total * (run.accelerator.num_processes / max(count, 1)))
+            loss, hits = loss + float(part.total.detach()), hits + part.correct
+        loss, hit_total = run.total(loss, float(hits))
+        tokens = sum(len(row[0].ids) for row in rows)
+        return Outcome(loss=loss / max(count, 1), tokens=tokens, accuracy=hit_total / max(count, 1))
+
+    def _mask(self, text: TokenizedText, generator: torch.Generator) -> Masked:
+        return mask_tokens(
+            torch.tensor(text.ids),
+            lengths=[len(text.ids)],
+            rate=self._stage.mask_rate,
+            strategy=self._stage.strategy,
+            mask_id=self._mask_id,
+            vocab_size=self._vocabulary,
+            protected=self._protected,
+            generator=generator,
+        )
+
+    def _forward(self, rows: Sequence[Masked]) -> TokenLoss:
+        device = self._run.device
+        lengths = [len(row.ids_T) for row in rows]
+        begins = np.cumsum([0, *lengths[:-1]])
+        read_M = torch.cat([row.read_M + int(begin) for row, begin in zip(rows, begins, strict=True)]).to(device)
+        ids_T = torch.cat([row.ids_T for row in rows]).to(device)
+        labels_M = torch.cat([row.labels_M for row in rows]).to(device)
+        states_MD = self._run.model(ids_T, lengths, lambda hidden_TD: hidden_TD[read_M])
+        return masked_token_loss(states_MD, labels_M, self._head)
+
+
+class _ContrastiveStep:
+    def __init__(self, stage: SimCse | Supervised, run: Run, pooling: Pooling) -> None:
+        self._run, self._pooling = run, pooling
+        self._twice = isinstance(stage, SimCse)
+        self._loss = partial(
+            matryoshka(info_nce, stage.dimensions) if stage.dimensions else info_nce,
+            temperature=stage.temperature,
+            bidirectional=isinstance(stage, Supervised) and stage.bidirectional_loss,
+            false_negative_margin=stage.false_negative_margin,
+            gather=True,
+        )
+
+    def __call__(self, rows: Sequence[Row], step: int) -> Outcome:
+        run = self._run
+        own = [row * 2 for row in run.share(rows)] if self._twice else run.share(rows)
+        texts = list(chain.from_iterable(zip(*own, strict=True)))
+        run.draw_from(step)
+        chunks = list(plan([len(text.ids) for text in texts], run.tokens_of(TOKENS_AT_ONCE)))
+        back = torch.tensor(np.argsort(np.concatenate(chunks)), device=run.device)
+        passes = _Passes(run, len(chunks))
+
+        def vectors_of(chunk: list[int]) -> Tensor:
+            if torch.is_grad_enabled():
+                passes.next()
+            return embed(run.model, [texts[index] for index in chunk], self._pooling, run.device)
+
+        def loss_of(vectors: Tensor) -> Tensor:
+            columns = vectors[back].view(len(own[0]), len(own), -1)
+            negatives_NKD = columns[2:].transpose(0, 1) if len(columns) > 2 else None
+            return self._loss(columns[0], columns[1], negatives_NKD)
+
+        if len(chunks) == 1:
+            loss = loss_of(vectors_of(chunks[0]))
+            run.accelerator.backward(loss)
+        else:
+            loss = cached_backward(chunks, vectors_of, loss_of, backward=run.accelerator.backward)
+        (mean,) = run.total(float(loss.detach()) / run.accelerator.num_processes)
+        return Outcome(loss=mean, tokens=sum(len(text.ids) for row in rows for text in row) * (1 + self._twice))
+
+
+def _token_id(tokenizer: ModelTokenizer, token: str) -> int:
+    number = tokenizer.backend.token_to_id(token)
+    if number is None:
+        raise InputError(
+            f"mntp.mask_token is {token!r}, which is no token of this model; expected one of its vocabulary, such as "
+            f"'_', or {NEW_MASK!r} to learn a vector for it."
+        )
+    return int(number)

@@ -1,0 +1,142 @@
+"""A backbone in training: LoRA on it, dropout in its attention, packed rows in, states or vectors out.
+
+Shapes: T tokens of a packed row, N texts, D hidden size, M positions read, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from unmask.backbone.attention import Layout
+from unmask.backbone.head import head_weight
+from unmask.backbone.loading import Backbone
+from unmask.errors import InputError
+from unmask.pooling import Pooling, pool
+from unmask.text import TokenizedText
+from unmask.training.lora import Lora, attach
+
+#: Where an LM head's logits are changed after the product: attribute of the configuration → how.
+_LOGITS: dict[str, Callable[[Tensor, float], Tensor]] = {
+    "final_logit_softcapping": lambda logits, cap: torch.tanh(logits / cap) * cap,  # Gemma 2
+    "logits_scaling": lambda logits, scale: logits / scale,  # Granite
+    "logit_scale": lambda logits, scale: logits * scale,  # Cohere
+}
+
+
+class Trainee(nn.Module):
+    """What is trained: a backbone whose LoRA alone has gradients.
+
+    Args:
+        backbone: changed in place: LoRA on its linear layers, its fused layers given up.
+        lora: the adapter to train.
+        attention_dropout: share of attention weights dropped in training.
+        checkpointing: compute each layer again in backward instead of keeping its states.
+        new_mask: learn a vector for one token more than the vocabulary has: the mask of MNTP.
+
+    Attributes:
+        trainable: number of trained parameters.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        lora: Lora,
+        *,
+        attention_dropout: float = 0.0,
+        checkpointing: bool = False,
+        new_mask: bool = False,
+    ) -> None:
+        super().__init__()
+        targets = lora.targets or (backbone.family.lora_targets if backbone.family else None)
+        if targets is None:
+            raise InputError(
+                f"Models of type {backbone.config.model_type!r} are not known to Unmask; name the linear layers to "
+                "train in lora.targets."
+            )
+        backbone.unfuse()
+        self.backbone = backbone
+        self.model = backbone.model
+        self.trainable = attach(self.model, lora, targets)
+        self.mask_vector: nn.Parameter | None = None
+        if new_mask:
+            mean = self._embedding.weight.detach().float().mean(dim=0)
+            self.mask_vector = nn.Parameter(mean)
+            self.trainable += mean.numel()
+        _drop_attention(self.model, attention_dropout)
+        if checkpointing:
+            self.model.gradient_checkpointing_enable({"use_reentrant": False})
+
+    @property
+    def _embedding(self) -> nn.Embedding:
+        return cast("nn.Embedding", self.model.get_input_embeddings())
+
+    @property
+    def parameters_trained(self) -> list[nn.Parameter]:
+        """The parameters that have gradients, in a fixed order."""
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    def forward(self, ids_T: Tensor, lengths: Sequence[int], pick: Callable[[Tensor], Tensor]) -> Tensor:
+        """Run a packed row and return what ``pick`` takes from its states ``[T, D]``.
+
+        Everything passes through this one call, so that wrappers for several devices see it.
+        """
+        layout = Layout(tuple(lengths), causal=not self.backbone.bidirectional)
+        if self.mask_vector is None:
+            return pick(self.backbone.hidden(ids_T, layout))
+        is_mask = ids_T == self._embedding.num_embeddings
+        embedded = self._embedding(ids_T.masked_fill(is_mask, 0))
+        embedded = torch.where(is_mask[:, None], self.mask_vector.to(embedded.dtype), embedded)
+        return pick(self.backbone.hidden_of(embedded, layout))
+
+    def head(self, source: Path) -> Callable[[Tensor], Tensor]:
+        """Return the LM head of the base in ``source``: states ``[m, D]`` → logits ``[m, V]``."""
+        weight = head_weight(self.backbone, source)
+        changes = [
+            (change, float(value))
+            for name, change in _LOGITS.items()
+            if (value := getattr(self.backbone.config, name, None)) is not None
+        ]
+
+        def logits_of(states: Tensor) -> Tensor:
+            logits = states @ weight.t()
+            for change, value in changes:
+                logits = change(logits, value)
+            return logits
+
+        return logits_of
+
+
+def packed(texts: Sequence[TokenizedText], device: torch.device) -> tuple[Tensor, list[int]]:
+    """Return the ids of texts one behind the other, ``[T]``, and their lengths."""
+    lengths = [len(text.ids) for text in texts]
+    ids = np.fromiter(chain.from_iterable(text.ids for text in texts), dtype=np.int64, count=sum(lengths))
+    return torch.from_numpy(ids).to(device), lengths
+
+
+def embed(model: Callable[..., Tensor], texts: Sequence[TokenizedText], mode: Pooling, device: torch.device) -> Tensor:
+    """Return one vector a text, ``[N, D]`` float32, in the order given.
+
+    Texts of equal length lie next to each other in the row, so that attention runs over few groups.
+    """
+    order = sorted(range(len(texts)), key=lambda index: -len(texts[index].ids))
+    ids_T, lengths = packed([texts[index] for index in order], device)
+    starts = torch.tensor([texts[index].start for index in order], device=device)
+    sizes = torch.tensor(lengths, device=device)
+    vectors = model(ids_T, lengths, lambda hidden_TD: pool(hidden_TD, lengths=sizes, starts=starts, mode=mode))
+    return vectors[torch.tensor(np.argsort(order), device=device)]
+
+
+def _drop_attention(model: Any, rate: float) -> None:
+    """Set the dropout of attention weights, which transformers hands to the attention function in training."""
+    layers = [module for module in model.modules() if hasattr(module, "attention_dropout")]
+    if rate and not layers:
+        raise InputError(f"{type(model).__name__} has no dropout in its attention; use lora.dropout instead.")
+    for layer in layers:
+        layer.attention_dropout = rate
