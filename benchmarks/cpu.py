@@ -19,7 +19,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Self
@@ -53,28 +53,39 @@ class Contender:
 
     name: str
     process: subprocess.Popen[str]
+    ready: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def start(cls, name: str, model: Path | str) -> Self:
-        """Start the runner and wait until its model is loaded."""
-        python = _environment(name) if name in ENVIRONMENTS else Path(sys.executable)
-        command = [str(python), str(Path(__file__).with_name("runner.py")), name, str(model)]
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true"}
+    def start(cls, name: str, argument: Path | str, *, runner: str = "runner.py") -> Self:
+        """Start the runner and wait until its model is loaded.
+
+        Args:
+            name: of the contender; a peer's runs in its own environment.
+            argument: the runner's: the model, or what describes the work.
+            runner: a file beside this one.
+        """
+        python = environment(name) if name in ENVIRONMENTS else Path(sys.executable)
+        command = [str(python), str(Path(__file__).with_name(runner)), name, str(argument)]
+        variables = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true"}
         log = (WORK / f"{name}.log").open("w")
         process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=environment
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=variables
         )
         contender = cls(name, process)
-        contender._answer()
+        contender.ready = contender._answer()
         return contender
 
     def encode(self, texts: Sequence[str]) -> tuple[float, np.ndarray[Any, Any]]:
         """Return the seconds that encoding ``texts`` took, and the first vectors."""
-        pipe: IO[str] = self.process.stdin or sys.stdout
-        pipe.write(json.dumps({"texts": list(texts)}) + "\n")
-        pipe.flush()
-        answer = self._answer()
+        answer = self.ask({"texts": list(texts)})
         return float(answer["seconds"]), np.array(answer["vectors"])
+
+    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Return the runner's answer to a request."""
+        pipe: IO[str] = self.process.stdin or sys.stdout
+        pipe.write(json.dumps(request) + "\n")
+        pipe.flush()
+        return self._answer()
 
     def _answer(self) -> dict[str, Any]:
         pipe: IO[str] = self.process.stdout or sys.stdin
@@ -86,7 +97,7 @@ class Contender:
         return answer
 
 
-def _environment(name: str) -> Path:
+def environment(name: str) -> Path:
     """Return the Python of a peer's environment, made on first use."""
     folder = WORK / "environments" / name
     python = folder / "bin" / "python"
@@ -102,7 +113,7 @@ def _environment(name: str) -> Path:
     return python
 
 
-def _plain_folder(folder: Path) -> Path:
+def plain_folder(folder: Path) -> Path:
     """Return a copy of the model that the reference library's transformers understands."""
     target = WORK / "plain"
     if target.is_dir():
@@ -133,7 +144,8 @@ def _plain_folder(folder: Path) -> Path:
     return target
 
 
-def _hardware() -> dict[str, Any]:
+def hardware() -> dict[str, Any]:
+    """Return what the numbers were measured on."""
     names = [line.split(":")[1].strip() for line in _read("/proc/cpuinfo").splitlines() if "model name" in line]
     return {
         "processor": names[0] if names else platform.processor(),
@@ -154,7 +166,7 @@ def _cosine(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> float:
 def measure(rounds: int, texts: dict[str, list[str]], contenders: Sequence[str]) -> dict[str, Any]:
     """Run all contenders by turns and return every time taken."""
     folder = path_of(MODEL).path
-    models: dict[str, Path] = {"llm2vec": _plain_folder(folder)}
+    models: dict[str, Path] = {"llm2vec": plain_folder(folder)}
     encoder = Encoder.load(folder)
     tokenizer, budget = encoder.pipeline.tokenizer, encoder.pipeline.token_budget
     counted = {mix: _count(tokenizer, batch) for mix, batch in texts.items()}
@@ -200,7 +212,7 @@ def main() -> None:
         "date": datetime.now(UTC).date().isoformat(),
         "command": "make bench",
         "model": MODEL,
-        "hardware": _hardware(),
+        "hardware": hardware(),
         "versions": {"unmask": unmask.__version__, "torch": torch.__version__, **_pins()},
         **measure(1 if options.quick else options.rounds, texts, options.only),
     }

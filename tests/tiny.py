@@ -49,6 +49,7 @@ __all__ = [
     "tiny_tokenizer",
     "write_adapter",
     "write_base",
+    "write_home",
     "write_published",
     "write_tokenizer",
 ]
@@ -294,6 +295,21 @@ def write_published(
     write_adapter(simcse, model, base=str(base), rank=2, alpha=6, seed=seed + 2)
     _write_json(simcse / "llm2vec_config.json", LLM2VEC_CONFIG)
     return Published(base=base, mntp=mntp, simcse=simcse)
+
+
+def write_home(folder: Path, **overrides: Any) -> Path:
+    """Write a cache folder in which the short names of our own encoders are tiny models.
+
+    The base is in ``models``; the adapters that else come with the package are in ``encoders``, which the caller
+    puts in the place of ``unmask.hub.locate.SHIPPED``.
+    """
+    base = "smollm2-135m"
+    write_base(folder / "models" / base, **overrides)
+    model = tiny_model(**_buildable(_model_settings("llama", "llama3", "", overrides)))
+    for seed, stage in enumerate(("mntp", "unsup", "sup"), start=1):
+        under = base if stage == "mntp" else f"{base}-mntp"
+        write_adapter(folder / "encoders" / f"{base}-{stage}", model, base=under, rank=4, alpha=8, seed=seed)
+    return folder
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats  # type: ignore[import-untyped]
-from sklearn.metrics import ndcg_score  # type: ignore[import-untyped]
+from scipy import stats
+from sklearn.metrics import ndcg_score
 
 RESAMPLES: Final = 1_000
 SEED: Final = 0

@@ -34,10 +34,11 @@ def columns(result: dict[str, Any]) -> dict[str, str]:
 def table(result: dict[str, Any]) -> str:
     """Return the figures as a Markdown table, times 100 with their intervals, the best of a column in bold."""
     tasks = columns(result)
-    best = {
-        task: max(row["figures"][task]["value"] for row in result["rows"].values() if task in row["figures"])
+    found = {
+        task: [row["figures"][task]["value"] for row in result["rows"].values() if task in row["figures"]]
         for task in tasks
     }
+    best = {task: max(values) if len(values) > 1 else None for task, values in found.items()}
     lines = [
         "| | " + " | ".join(f"{task}, {metric}" for task, metric in tasks.items()) + " |",
         "| --- |" + " ---: |" * len(tasks),
@@ -48,7 +49,7 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _cell(figure: dict[str, Any] | None, best: float) -> str:
+def _cell(figure: dict[str, Any] | None, best: float | None) -> str:
     if figure is None:
         return "–"
     value = f"{100 * figure['value']:.1f}"
@@ -69,8 +70,9 @@ def section(result: dict[str, Any]) -> str:
 
 ![The same figures with their intervals](ladder.png)
 {left_out}
-Times 100, with the 95 % interval over {how["resamples"]:,} resamples of the items ({sizes}); the best of a column is
-bold. The rows share their items, so a difference between two rows is surer than their two intervals look.
+A dash, or a set without a column: not measured yet. Times 100, with the 95 % interval over {how["resamples"]:,}
+resamples of the items ({sizes}); the best of a column is bold. The rows share their
+items, so a difference between two rows is surer than their two intervals look.
 
 Texts are cut at {how["max_length"]["others"]} tokens, those of retrieval at {how["max_length"]["retrieval"]}, to spare
 time: retrieval sees only the beginning of a document, and its figures cannot be set beside those on whole documents.

@@ -13,8 +13,8 @@ import numpy as np
 from experiments.ladder import metrics
 from experiments.ladder.metrics import Figure
 from numpy.typing import NDArray
-from sklearn.cluster import MiniBatchKMeans  # type: ignore[import-untyped]
-from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
+from sklearn.cluster import MiniBatchKMeans
+from sklearn.linear_model import LogisticRegression
 
 from unmask.text import Text
 

@@ -18,6 +18,7 @@ from unmask.backbone.families import TEMPLATES, template_for
 from unmask.backbone.loading import Backbone, load_backbone, resolve_device, resolve_dtype
 from unmask.checkpoint import MAX_LENGTH, Checkpoint, Settings, reference_pooling
 from unmask.errors import InputError
+from unmask.hub.catalogue import DEFAULT
 from unmask.pipeline import BUDGETS, Empty, Pipeline, check
 from unmask.pooling import Form, Output, Pooling, pool_words
 from unmask.progress import Progress
@@ -83,7 +84,7 @@ class Encoder:
     @classmethod
     def load(
         cls,
-        source: str | Path,
+        source: str | Path = DEFAULT,
         *,
         adapters: Sequence[str | Path] = (),
         bidirectional: bool | None = None,
@@ -99,7 +100,7 @@ class Encoder:
         """Load an encoder.
 
         Args:
-            source: a short name (``unmask pull --list``), a folder of any known layout, a GGUF file, or a
+            source: a short name (``unmask pull --list``), by default that of the encoder that comes with Unmask; a folder of any known layout, a GGUF file, or a
                 hub name. An adapter's own base is found and loaded with it.
             adapters: adapters to apply on top, in order; each but the last is merged.
             bidirectional: False for the causal baseline. None: as the checkpoint says, else True.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tiny import write_base
+from tests.tiny import write_home
 from unmask import Encoder
 
 README = Path(__file__).parents[2] / "README.md"
@@ -17,7 +17,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), 
 def test_python_snippets_run_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNMASK_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
-    Encoder.load(write_base(tmp_path / "base")).save(tmp_path / "home" / "models" / "smollm2-135m")
+    monkeypatch.setattr("unmask.hub.locate.SHIPPED", write_home(tmp_path / "home") / "encoders")
     assert len(BLOCKS) >= 2
     names: dict[str, object] = {}
     for block in BLOCKS:

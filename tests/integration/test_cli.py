@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import unmask as unmask_package
-from tests.tiny import write_base
+from tests.tiny import write_base, write_home
 from unmask.cli import app
 from unmask.cli.outcome import run
 
@@ -35,14 +35,14 @@ SOURCE = str(Path(unmask_package.__file__).parents[1])
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache folder in which the default name is a tiny model."""
     folder = tmp_path_factory.mktemp("home")
-    write_base(folder / "models" / "smollm2-135m", hidden_size=DIMENSION)
-    return folder
+    return write_home(folder, hidden_size=DIMENSION)
 
 
 @pytest.fixture(autouse=True)
 def _place(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A working directory with texts in all formats."""
     monkeypatch.setenv("UNMASK_HOME", str(home))
+    monkeypatch.setattr("unmask.hub.locate.SHIPPED", home / "encoders")
     monkeypatch.chdir(tmp_path)
     before = signal.getsignal(signal.SIGTERM)
     Path("texts.txt").write_text("\n".join(TEXTS) + "\n")
@@ -74,7 +74,8 @@ def unmask(capsys: pytest.CaptureFixture[str]) -> Unmask:
 def start(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
     """Run a command line in another process, which heeds Ctrl-C whatever this one does."""
     code = (
-        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "import os, pathlib, signal, sys; import unmask.hub.locate as locate; "
+        "locate.SHIPPED = pathlib.Path(os.environ['UNMASK_HOME'], 'encoders'); signal.signal(signal.SIGINT, signal.default_int_handler); "
         "from unmask.cli import main; main(sys.argv[1:])"
     )
     return subprocess.Popen(
@@ -148,7 +149,7 @@ def test_encode_gives_what_the_library_gives(unmask: Unmask, home: Path, name: s
     status, out, err = unmask("encode", name, "-o", "v.npy", "--instruction", "Find it:", *extra)
     assert (status, out) == (0, "")
     assert f"Wrote v.npy: 4 vectors of {DIMENSION} dimensions, float32." in err
-    expected = Encoder.load(home / "models" / "smollm2-135m").encode(TEXTS, instruction="Find it:")
+    expected = Encoder.load().encode(TEXTS, instruction="Find it:")
     np.testing.assert_allclose(np.load("v.npy"), expected, atol=1e-5)
 
 
@@ -186,7 +187,7 @@ def test_blank_texts_are_zero_if_asked_and_replacing_is(unmask: Unmask) -> None:
 def test_similarity_is_the_cosine(unmask: Unmask, home: Path) -> None:
     from unmask import Encoder
 
-    encoder = Encoder.load(home / "models" / "smollm2-135m")
+    encoder = Encoder.load()
     expected = encoder.similarity(encoder.encode(["which animal?", "what weather?"]), encoder.encode(TEXTS))
     status, out, _ = unmask("similarity", "questions.txt", "texts.txt", "--json")
     assert status == 0
@@ -237,7 +238,7 @@ def test_info_says_what_the_model_is(unmask: Unmask) -> None:
 
 
 def test_a_converted_folder_gives_the_same_vectors(unmask: Unmask) -> None:
-    assert unmask("convert", "smollm2-135m", "mine")[0] == 0
+    assert unmask("convert", "smollm2-135m-unsup", "mine")[0] == 0
     assert unmask("encode", "texts.txt", "-o", "a.npy")[0] == 0
     assert unmask("encode", "texts.txt", "-o", "b.npy", "--model", "mine")[0] == 0
     np.testing.assert_allclose(np.load("a.npy"), np.load("b.npy"), atol=1e-5)

@@ -136,6 +136,7 @@ BAD: dict[str, str] = {
     "mine empty.jsonl -o new/m.jsonl": "empty.jsonl: no row in it",
     "mine pairs.jsonl -o new/m.csv": "expected .jsonl as the output's ending",
     "mine pairs.jsonl -o pairs.jsonl": "exists already",
+    "mine pairs.jsonl -o pairs.jsonl --model nothing": "exists already",
     "mine pairs.jsonl -o pairs.jsonl/m.jsonl": "pairs.jsonl/m.jsonl cannot be written",
     "mine pairs.jsonl -o new/m.jsonl --margin 0": "margin is 0.0",
     "mine pairs.jsonl -o new/m.jsonl --margin 1.5": "margin is 1.5",

@@ -149,22 +149,26 @@ def test_no_positive_of_a_query_is_its_negative_and_texts_are_encoded_once(encod
     query, other = at(0, "Query"), at(90, "other")
     first, second, near = at(10, "a"), at(40, "b"), at(45, "c")
     pairs = [pair(query, first), pair(other, near), pair(query.upper(), second), pair(f" {query}", first.upper())]
-    found = mine(
-        encoder, pairs, [at(50, "d"), first, near, second, f"{near} ", query], MiningSettings(), folder=tmp_path
-    )
+    corpus = [at(50, "d"), first, f"{first} ", near, second, query]
+    found = mine(encoder, pairs, corpus, MiningSettings(), folder=tmp_path)
     # cos 45° = 0.71 is under 0.95 of cos 10° = 0.98 and of cos 40° = 0.77; the other's limit, 0.95 of cos 45° = 0.67,
     # leaves cos 50° = 0.64.
-    assert found.positions[:, 0].tolist() == [2, 3, 2, 2]
+    assert found.positions[:, 0].tolist() == [3, 4, 3, 3]
     assert found.positive_scores == pytest.approx(np.cos(np.radians([10, 45, 40, 10])), abs=1e-5)
     assert found.scores[:, 0] == pytest.approx(np.cos(np.radians([45, 50, 45, 45])), abs=1e-5)
     assert sorted(encoder.encoded) == sorted([query, other, at(50, "d"), first, near, second, query])
 
 
 def test_positives_outside_the_corpus_set_the_limit_but_are_no_candidates(encoder: Any, tmp_path: Path) -> None:
-    pairs = [pair(at(0, "q"), at(10, "p")), pair(at(90, "r"), at(95, "s"))]
+    pairs = [pair(at(0, "q"), at(10, "p")), pair(at(45, "r"), at(40, "s"))]
     found = mine(encoder, pairs, [at(60, "x"), at(150, "y")], MiningSettings(), folder=tmp_path)
-    assert found.positions.tolist() == [[0], [0]]
+    assert found.positions.tolist() == [[0], [1]]  # neither of the other's positive
     assert found.positive_scores == pytest.approx(np.cos(np.radians([10, 5])), abs=1e-5)
+
+
+def test_a_document_that_is_the_query_itself_is_no_negative(encoder: Any, tmp_path: Path) -> None:
+    pairs, corpus = [pair(at(0, "q"), at(0, "p"))], [at(0, "Q"), at(30, "n")]
+    assert mine(encoder, pairs, corpus, MiningSettings(margin=1), folder=tmp_path).positions.tolist() == [[1]]
 
 
 @pytest.mark.parametrize(
@@ -266,7 +270,7 @@ def test_a_stopped_run_goes_on_where_it_was(encoder: Any, tmp_path: Path, monkey
     assert target.read_text() == (tmp_path / "unbroken.jsonl").read_text()
 
 
-@pytest.mark.parametrize("change", ["model", "settings", "pairs", "damage"])
+@pytest.mark.parametrize("change", ["model", "settings", "pairs", "pairing", "damage"])
 def test_nothing_stale_or_damaged_is_used(
     encoder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
@@ -279,11 +283,13 @@ def test_nothing_stale_or_damaged_is_used(
         settings = MiningSettings(margin=0.9)
     elif change == "pairs":
         pairs[0] = pair(PAIRS[0].query, PAIRS[1].positive)
+    elif change == "pairing":
+        pairs.append(pair(PAIRS[0].query, PAIRS[1].positive))
     else:
         for file in (tmp_path / "mined.jsonl.work").rglob("*.npz"):
             file.write_bytes(file.read_bytes()[:-40])
     mine_to_file(encoder, pairs, None, target, settings)
-    assert blocks == [3, 3, 2]
+    assert blocks == [3 + (change == "pairing"), 3, 2]
     assert len(encoder.encoded) == {"model": 16, "pairs": 7}.get(change, 0)
     mine_to_file(FakeEncoder(encoder.folder), pairs, None, tmp_path / "fresh.jsonl", settings)  # type: ignore[arg-type]
     assert target.read_text() == (tmp_path / "fresh.jsonl").read_text()

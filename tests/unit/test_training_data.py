@@ -62,6 +62,14 @@ def one_of(text: Text) -> TokenizedText:
     return tokens
 
 
+def without_hash_signs() -> Tokenizer:
+    """Return the tokenizer, but for what it does with ``#``."""
+    backend: Any = Tokenizer.from_str(MODEL.backend.to_str())
+    backend.normalizer = normalizers.Replace("#", "")
+    changed: Tokenizer = backend
+    return changed
+
+
 def numbered(count: int) -> list[str]:
     return [f"{SENTENCES[number % 20]} {number}" for number in range(count)]
 
@@ -98,6 +106,8 @@ def test_blocks_do_not_depend_on_what_is_tokenised_at_a_time(tmp_path: Path, mon
     expected = all_of(blocks([source], MODEL, length=16, folder=tmp_path / "one", progress=False))
     monkeypatch.setattr("unmask.training.data.making._CHARACTERS", 100)
     assert all_of(blocks([source], MODEL, length=16, folder=tmp_path / "two", progress=False)) == expected
+    [tally] = blocks([source], MODEL, length=16, limit=1, folder=tmp_path / "two", progress=False).report.sources
+    assert tally.read == 2
 
 
 def test_blocks_of_several_sources_know_their_source(tmp_path: Path) -> None:
@@ -165,8 +175,7 @@ def test_the_limit_of_sentences_reads_no_further(tmp_path: Path) -> None:
 
 
 def test_a_text_of_which_the_tokenizer_leaves_nothing_is_skipped(tmp_path: Path) -> None:
-    backend: Any = Tokenizer.from_str(MODEL.backend.to_str())
-    backend.normalizer = normalizers.Replace("#", "")
+    backend = without_hash_signs()
     source = write(tmp_path / "a.txt", "one", "###", "two", "#")
     options: dict[str, Any] = {"folder": tmp_path / "kept", "progress": False}
     rows = sentences([source], TextTokenizer(backend), **options)
@@ -232,7 +241,6 @@ def test_whatever_changes_the_rows_makes_another_store(tmp_path: Path) -> None:
     few = write_pairs(tmp_path / "p.jsonl", {"query": "q", "positive": "p"})
     kept: dict[str, Any] = {"folder": tmp_path / "kept", "progress": False}
     other = TextTokenizer(MODEL.backend, max_length=40)
-    llama2 = from_transformers(tiny_tokenizer("llama2"))
     no_eos = ModelTokenizer(backend=MODEL.backend, control=MODEL.control, bos=None, eos=None, chat_template=None)
     path = texts.path
     made: list[Callable[[], Rows]] = [
@@ -242,7 +250,9 @@ def test_whatever_changes_the_rows_makes_another_store(tmp_path: Path) -> None:
         lambda: sentences([texts], other, **kept),
         lambda: sentences([texts], TextTokenizer(MODEL.backend, max_length=41), **kept),
         lambda: sentences([texts], TextTokenizer(MODEL.backend, max_length=40, pool_instruction=True), **kept),
-        lambda: sentences([texts], TextTokenizer(llama2.backend, max_length=40), **kept),
+        lambda: sentences(
+            [texts], TextTokenizer(without_hash_signs(), template=TOKENIZER.template, max_length=40), **kept
+        ),
         lambda: sentences([Source(path=path, field="other")], TOKENIZER, **kept),
         lambda: blocks([texts], MODEL, length=8, **kept),
         lambda: blocks([texts], MODEL, length=9, **kept),

@@ -13,7 +13,7 @@ from unmask.checkpoint.from_sentence_transformers import MODULES_FILE, read_sent
 from unmask.checkpoint.settings import Checkpoint, Settings, reference_pooling, settings_from
 from unmask.errors import CheckpointError, InputError
 from unmask.hub import locate
-from unmask.hub.catalogue import Entry, template_of_base
+from unmask.hub.catalogue import Entry, base_of, template_of_base
 from unmask.text import Template
 
 SETTINGS_FILE: Final = "unmask.json"
@@ -79,6 +79,7 @@ def _unknown(source: str | Path, path: Path) -> str:
 def _as_entry(checkpoint: Checkpoint, entry: Entry, progress: bool) -> Checkpoint:
     """Return ``checkpoint`` with what the catalogue says about it."""
     adapters = tuple(locate.path_of(name, progress=progress).path for name in entry.adapters)
+    adapters += tuple(locate.SHIPPED / name for name in entry.shipped)
     settings = replace(checkpoint.settings, template=checkpoint.settings.template or TEMPLATES[entry.template])
     for folder in adapters:
         settings = _llm2vec_settings(folder).over(settings)
@@ -89,7 +90,7 @@ def _as_entry(checkpoint: Checkpoint, entry: Entry, progress: bool) -> Checkpoin
         adapters=adapters,
         layout="LLM2Vec",
         settings=settings,
-        base_name=entry.base if isinstance(entry.base, str) else entry.name,
+        base_name=entry.base if isinstance(entry.base, str) else base_of(entry).name,
     )
 
 

@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from unmask.errors import InputError
+from unmask.hub.catalogue import DEFAULT
 
 if TYPE_CHECKING:
     from unmask.encoder import Encoder
 
-DEFAULT_MODEL: Final = "smollm2-135m"
+DEFAULT_MODEL: Final = DEFAULT
+#: What is trained where nothing else is named.
+DEFAULT_BASE: Final = "smollm2-135m"
 #: Columns of a table where no terminal says how many there are.
 _WIDTH: Final = 120
 

@@ -62,6 +62,7 @@ def mine(  # noqa: PLR0917 - typer reads the parameters
         margin=margin,
         standardised=standardise,
     )
+    check_output(output, replace=replace)
     pairs = read_pairs(inputs)
     texts = None if corpus is None else read_corpus(corpus, field=field)
     mined = mine_to_file(load(model), pairs, texts, output, settings, replace=replace, progress=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from unmask.cli.common import DEFAULT_MODEL, ModelOption, made, print_table, quoted, require
+from unmask.cli.common import DEFAULT_BASE, ModelOption, made, print_table, quoted, require
 
 if TYPE_CHECKING:
     from unmask.training.recipe import Recipe, Stage
@@ -54,7 +54,7 @@ DryOption = Annotated[
 def mntp(  # noqa: PLR0917 - typer reads the parameters
     data: DataArgument,
     output: OutputOption,
-    model: ModelOption = DEFAULT_MODEL,
+    model: ModelOption = DEFAULT_BASE,
     adapter: AdapterOption = None,
     field: FieldOption = None,
     steps: StepsOption = None,
@@ -92,7 +92,7 @@ def mntp(  # noqa: PLR0917 - typer reads the parameters
 def simcse(  # noqa: PLR0917
     data: DataArgument,
     output: OutputOption,
-    model: ModelOption = DEFAULT_MODEL,
+    model: ModelOption = DEFAULT_BASE,
     adapter: AdapterOption = None,
     field: FieldOption = None,
     steps: StepsOption = None,
@@ -132,7 +132,7 @@ def simcse(  # noqa: PLR0917
 def supervised(  # noqa: PLR0917
     data: DataArgument,
     output: OutputOption,
-    model: ModelOption = DEFAULT_MODEL,
+    model: ModelOption = DEFAULT_BASE,
     adapter: AdapterOption = None,
     instruction: Annotated[str, typer.Option("--instruction", "-i", help="Put before each query.")] = "",
     symmetric: Annotated[bool, typer.Option("--symmetric", help="Put it before the other texts, too.")] = False,
@@ -253,7 +253,7 @@ def _single(  # noqa: PLR0917
 
     recipe = Recipe(
         name=output.name,
-        about=f"{model}: {stage.kind}.",
+        about=f"{Path(model).name if Path(model).exists() else model}: {stage.kind}.",
         base=model,
         adapters=tuple(adapters or ()),
         stages=(stage,),
@@ -290,8 +290,11 @@ def _with_data(recipe: Recipe, given: Any) -> Recipe:
 
 def _run(recipe: Recipe, output: Path, given: dict[str, Any]) -> None:
     """Run a recipe with the options of a command, or only estimate it."""
+    from unmask.training.extras import ALWAYS, SCORES, require_extras
+
+    require_extras(*ALWAYS, *(SCORES if given["sts"] else ()))
     from unmask.training.loop import Pace
-    from unmask.training.running import Options, run_recipe
+    from unmask.training.running import Options, is_finished, run_recipe
     from unmask.training.sts import read_sts
 
     pace = Pace(
@@ -310,12 +313,19 @@ def _run(recipe: Recipe, output: Path, given: dict[str, Any]) -> None:
 
         for line in estimate(recipe, options):
             typer.echo(line)
+        made("Nothing was written.", "the same command without --dry-run")
         return
-    encoder = run_recipe(recipe, output, options=options, resume=given["resume"], say=_say)
+    finished = is_finished(output)
+    try:
+        encoder = run_recipe(recipe, output, options=options, resume=given["resume"], say=_say)
+    except (KeyboardInterrupt, SystemExit):
+        _say("Go on from the last checkpoint with: the same command and --resume")
+        raise
     made(
-        f"Wrote {encoder}: an encoder. Its card, README.md, says how it was made; plots lie beside each stage.",
-        f"unmask info {quoted(encoder)}",
+        f"{'It made' if finished else 'Wrote'} {encoder}: an encoder. Its card, README.md, says how it was made; "
+        "metrics.jsonl and plot.png lie beside each stage.",
         f'unmask search stdlib "How do I compress a file?" --model {quoted(encoder)}',
+        f"tensorboard --logdir {quoted(output)}",
     )
 
 

@@ -32,6 +32,7 @@ class Entry:
         kind: ``base`` for a language model, ``encoder`` for one trained to be an encoder.
         base: the language model underneath: a hub name, or a file in a wheel.
         adapters: hub names of the adapters put on it, in order.
+        shipped: folders of this package's ``encoders`` with the adapters put on it, in order.
         template: name of the template its texts are wrapped in.
         licence: of base and adapters together, as the stricter one says.
         gated: whether the hub asks to accept the base's licence before it gives it out.
@@ -42,6 +43,7 @@ class Entry:
     kind: Literal["base", "encoder"]
     base: str | Wheel
     adapters: tuple[str, ...] = ()
+    shipped: tuple[str, ...] = ()
     template: str = "bare"
     licence: str
     gated: bool
@@ -83,8 +85,29 @@ SMOLLM2: Final = Entry(
     gated=False,
 )
 
+
+
+def _ours(stage: str, about: str, *shipped: str) -> Entry:
+    """Return an encoder that was trained with a recipe of this package and comes with it."""
+    return Entry(
+        name=f"{SMOLLM2.name}-{stage}",
+        about=f"SmolLM2-135M-Instruct + {about}; trained here, comes with Unmask",
+        kind="encoder",
+        base=SMOLLM2.base,
+        shipped=tuple(f"{SMOLLM2.name}-{each}" for each in (*shipped, stage)),
+        licence=_APACHE,
+        gated=False,
+    )
+
+
+#: The encoder to begin with.
+DEFAULT: Final = f"{SMOLLM2.name}-unsup"
+
 CATALOGUE: Final[tuple[Entry, ...]] = (
     SMOLLM2,
+    _ours("mntp", "MNTP: for words rather than texts"),
+    _ours("unsup", "MNTP + unsupervised SimCSE", "mntp"),
+    _ours("sup", "MNTP + supervised pairs", "mntp"),
     *_llm2vec(
         "llama-3-8b", "Meta-Llama-3-8B-Instruct", "meta-llama/Meta-Llama-3-8B-Instruct",
         template="llama3", licence=_LLAMA3, gated=True,
@@ -115,6 +138,11 @@ def find(name: str) -> Entry | None:
         if name == entry.name or (entry.adapters and name == entry.adapters[-1]):
             return entry
     return None
+
+
+def base_of(entry: Entry) -> Entry:
+    """Return the entry of the language model under ``entry``: itself, unless another one has the same base."""
+    return next((other for other in CATALOGUE if other.kind == "base" and other.base == entry.base), entry)
 
 
 def template_of_base(base: str) -> str | None:

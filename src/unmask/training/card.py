@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from unmask.training.data.sources import HUB
 from unmask.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -62,7 +63,10 @@ def _public(recipe: Recipe) -> dict[str, object]:
 
 
 def _last(name: str) -> str:
-    return Path(name).name if Path(name).exists() or Path(name).is_absolute() else name
+    """Return a name without the folders of this machine; a hub name stays as it is."""
+    place = Path(name.removeprefix(HUB))
+    is_here = place.exists() or place.is_absolute() or place.parts[:1] in ((".",), ("..",), ("~",))
+    return place.name if is_here else name
 
 
 def _processor() -> str:

@@ -14,6 +14,7 @@ import torch
 from accelerate import Accelerator
 
 from unmask.training.data.batches import Batches
+from unmask.training.extras import ALWAYS, require_extras
 from unmask.training.recipe import Recipe, Stage, Supervised
 from unmask.training.running import Options, load_base, prepare, read_rows, require_data
 
@@ -29,9 +30,10 @@ def estimate(recipe: Recipe, options: Options) -> Iterator[str]:
     Raises:
         InputError: a setting or the data cannot be used.
     """
+    require_extras(*ALWAYS)
+    require_data(recipe)
     accelerator = Accelerator(cpu=options.device == "cpu")
     total = 0.0
-    require_data(recipe)
     for stage in recipe.stages:
         with tempfile.TemporaryDirectory(prefix="unmask-") as folder:
             lines, seconds = _measure(recipe, stage, Path(folder), accelerator, options)
@@ -47,7 +49,7 @@ def _measure(
 ) -> tuple[list[str], float]:
     encoder = load_base(recipe, stage, recipe.adapters, options)
     weights = sum(parameter.nbytes for parameter in encoder.backbone.model.parameters())
-    rows = read_rows(stage, encoder, folder, limit=stage.batch, progress=False)
+    rows = read_rows(stage, encoder, folder, limit=stage.batch * len(stage.data), progress=False)
     batches = Batches(rows, batch=stage.batch, seed=recipe.seed, homogeneous=isinstance(stage, Supervised))
     # Without the evaluation, checkpoints and the loading of data, which take little.
     run, step, optimizer = prepare(recipe, replace(stage, data=()), encoder, accelerator, options)

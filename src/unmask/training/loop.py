@@ -110,7 +110,7 @@ class Training:
                     reached = self._evaluate(reached, monitor)
                 if ended or reached.step % self.pace.checkpoint == 0:
                     checkpoints.save(reached)
-        if reached.best_step is None:
+        if reached.best_step is None or not (self.folder / "adapter").is_dir():
             self._keep_adapter()
         return reached
 
@@ -162,6 +162,11 @@ class Training:
         self.run.trainee.eval()
         value = self.score()
         self.run.trainee.train()
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"The score of {self.stage.kind} step {reached.step} is {value}: all vectors are alike, or no numbers. "
+                f"Nothing after the last checkpoint was kept; lower {self.stage.kind}.learning_rate and start anew."
+            )
         monitor.write(reached.step, {"sts": value})
         if reached.best_score is not None and value <= reached.best_score:
             return reached

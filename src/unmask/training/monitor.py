@@ -1,11 +1,19 @@
-"""What a run leaves to look at: metrics as JSON lines and for TensorBoard, and a plot."""
+"""What a run leaves to look at: metrics as JSON lines and for TensorBoard, and a plot.
+
+TensorBoard's file is written anew from the JSON lines when a run is taken up again: a killed process leaves
+minutes of it unwritten.
+"""
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Self
+
+from unmask.hub.cache import atomic_file
+from unmask.training.checkpoints import writing
 
 METRICS: Final = "metrics.jsonl"
 PLOT: Final = "plot.png"
@@ -26,9 +34,13 @@ class Monitor:
             return
         self._file = folder / METRICS
         kept = [line for line in read_metrics(folder) if line["step"] <= step]
-        self._file.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-        self._lines = self._file.open("a", encoding="utf-8")
-        self._board = _board(folder / "tensorboard", step)
+        with writing(self._file):
+            with atomic_file(self._file, replace=True) as draft:
+                draft.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+            self._lines = self._file.open("a", encoding="utf-8")
+            self._board = _board(folder / "tensorboard")
+            for line in kept:
+                self._show(**line)
 
     def __enter__(self) -> Self:
         return self
@@ -42,8 +54,12 @@ class Monitor:
         """Write the values of one step; they are on the disk when this returns."""
         if not self._enabled:
             return
-        self._lines.write(json.dumps({"step": step, **values}) + "\n")
-        self._lines.flush()
+        with writing(self._file):
+            self._lines.write(json.dumps({"step": step, **values}) + "\n")
+            self._lines.flush()
+            self._show(step, **values)
+
+    def _show(self, step: int, **values: float) -> None:
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
 
@@ -96,8 +112,9 @@ def _smoothed(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
     ]
 
 
-def _board(folder: Path, step: int) -> Any:
-    """Return TensorBoard's writer; what an earlier part of the run wrote after ``step`` no longer counts."""
+def _board(folder: Path) -> Any:
+    """Return TensorBoard's writer in place of an earlier one's files."""
     from torch.utils.tensorboard import SummaryWriter
 
-    return SummaryWriter(str(folder), purge_step=step + 1)
+    shutil.rmtree(folder, ignore_errors=True)
+    return SummaryWriter(str(folder))

@@ -2,6 +2,7 @@
 
 RUN/
   recipe.json            what is run; a run is only taken up again with the same
+  options.json           of how it is run, what changes the result; the same holds
   data/                  tokenised rows
   1-mntp/                one folder a stage: adapter/, checkpoints/, metrics.jsonl, tensorboard/, plot.png
   2-simcse/
@@ -11,9 +12,9 @@ RUN/
 from __future__ import annotations
 
 import gc
-import json
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -23,21 +24,34 @@ import torch
 from accelerate import Accelerator
 
 from unmask.encoder import Encoder
-from unmask.errors import InputError, TrainingError
-from unmask.hub.cache import atomic_file
+from unmask.errors import InputError, UnmaskError
 from unmask.training import card, monitor
 from unmask.training.checkpoints import Reached, writing
 from unmask.training.data import store
 from unmask.training.data.batches import Batches
+from unmask.training.data.report import Tally
 from unmask.training.data.rows import Rows
+from unmask.training.data.sources import read_pairs, read_texts
+from unmask.training.extras import ALWAYS, SCORES, require_extras
+from unmask.training.folder import (
+    DONE,
+    OPTIONS,
+    RECIPE,
+    claim,
+    digest,
+    is_done,
+    is_free,
+    read_json,
+    same_data,
+    write_json,
+)
 from unmask.training.loop import Pace, Training, make_optimizer
 from unmask.training.recipe import NEW_MASK, Mntp, Recipe, SimCse, Stage, Supervised
 from unmask.training.steps import Run, make_step, seed_of
 from unmask.training.sts import StsFile
 from unmask.training.trainee import Trainee
 
-_RECIPE: Final = "recipe.json"
-_DONE: Final = "done.json"
+_ENCODER: Final = "encoder"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,27 +122,39 @@ def run_recipe(
         BackboneError: the base cannot be bidirectional.
         TrainingError: the run cannot go on; its checkpoints are whole.
     """
+    require_extras(*ALWAYS, *(SCORES if options.sts else ()))
     require_data(recipe)
     accelerator = Accelerator(cpu=options.device == "cpu")
     tell = say if options.progress and accelerator.is_main_process else _silent
+    places = [folder / f"{number}-{stage.kind}" for number, stage in enumerate(recipe.stages, start=1)]
+    begun = is_free(folder)
     if accelerator.is_main_process:
-        _claim(folder, recipe, resume)
+        claim(folder, _begun_as(recipe, options), resume=resume)
     accelerator.wait_for_everyone()
-    adapters = list(recipe.adapters)
-    results: list[StageResult] = []
-    for number, stage in enumerate(recipe.stages, start=1):
-        place = folder / f"{number}-{stage.kind}"
-        result = _result_of(place)
-        if result is None:
-            work = _Work(recipe=recipe, data=folder / "data", accelerator=accelerator, options=options, say=tell)
-            result = work.train(stage, adapters, place)
-        adapters.append(str(place / "adapter"))
-        results.append(result)
-    encoder = folder / "encoder"
-    if accelerator.is_main_process and not encoder.is_dir():
-        _save_encoder(recipe, adapters, results, encoder, options)
+    if is_finished(folder):
+        tell(f"{folder} is finished; nothing was left to do.")
+        return folder / _ENCODER
+    work = _Work(recipe=recipe, data=folder / "data", accelerator=accelerator, options=options, say=tell)
+    try:
+        work.check([stage for stage, place in zip(recipe.stages, places, strict=True) if not is_done(place)])
+        adapters = list(recipe.adapters)
+        results: list[StageResult] = []
+        for stage, place in zip(recipe.stages, places, strict=True):
+            results.append(_result_of(place) or work.train(stage, adapters, place))
+            adapters.append(str(place / "adapter"))
+    except UnmaskError:
+        if begun and accelerator.is_main_process and not any(place.is_dir() for place in places):
+            shutil.rmtree(folder)  # nothing was trained: what was wrong with the input can be put right at once
+        raise
+    if accelerator.is_main_process:
+        _save_encoder(recipe, adapters, results, folder / _ENCODER, options)
     accelerator.wait_for_everyone()
-    return encoder
+    return folder / _ENCODER
+
+
+def is_finished(folder: Path) -> bool:
+    """Return whether the run in ``folder`` has made its encoder."""
+    return (folder / _ENCODER).is_dir()
 
 
 def load_base(recipe: Recipe, stage: Stage, adapters: Sequence[str], options: Options) -> Encoder:
@@ -146,7 +172,7 @@ def load_base(recipe: Recipe, stage: Stage, adapters: Sequence[str], options: Op
 
 
 def read_rows(stage: Stage, encoder: Encoder, folder: Path, *, limit: int | None, progress: bool) -> Rows:
-    """Return the rows that a stage trains on, at most ``limit``."""
+    """Return the rows that a stage trains on, at most ``limit``; None for all there are."""
     texts = encoder.pipeline.tokenizer
     if isinstance(stage, Mntp):
         return store.blocks(
@@ -155,32 +181,31 @@ def read_rows(stage: Stage, encoder: Encoder, folder: Path, *, limit: int | None
     if isinstance(stage, SimCse):
         return store.sentences(stage.data, texts, limit=limit, folder=folder, progress=progress)
     assert isinstance(stage, Supervised)
-    return store.pairs(stage.data, texts, folder=folder, progress=progress)
+    return store.pairs(stage.data, texts, limit=limit, folder=folder, progress=progress)
 
 
 def prepare(
     recipe: Recipe, stage: Stage, encoder: Encoder, accelerator: Accelerator, options: Options
 ) -> tuple[Run, Any, Any]:
     """Put a stage's adapter on an encoder's model, and return the run, its step and its optimiser."""
-    if stage.batch % accelerator.num_processes:
-        raise InputError(
-            f"{stage.kind}.batch is {stage.batch}, which {accelerator.num_processes} processes cannot share; "
-            "expected a multiple."
-        )
     torch.manual_seed(seed_of(recipe.seed))
-    trainee = Trainee(
-        encoder.backbone,
-        stage.lora,
-        attention_dropout=stage.attention_dropout,
-        checkpointing=options.checkpointing,
-        new_mask=isinstance(stage, Mntp) and stage.mask_token == NEW_MASK,
-    )
+    trainee = _trainee(stage, encoder, options)
     optimizer = make_optimizer(stage, trainee.parameters_trained)
     model, wrapped = accelerator.prepare(trainee, optimizer)
     trainee.train()
     run = Run(trainee=trainee, model=model, accelerator=accelerator, seed=recipe.seed, tokens=options.tokens)
     step = make_step(stage, run, tokenizer=encoder.tokenizer, base=encoder.checkpoint.base, pooling=recipe.pooling)
     return run, step, wrapped
+
+
+def _trainee(stage: Stage, encoder: Encoder, options: Options) -> Trainee:
+    return Trainee(
+        encoder.backbone,
+        stage.lora,
+        attention_dropout=stage.attention_dropout,
+        checkpointing=options.checkpointing,
+        new_mask=isinstance(stage, Mntp) and stage.mask_token == NEW_MASK,
+    )
 
 
 def require_data(recipe: Recipe) -> None:
@@ -203,15 +228,33 @@ class _Work:
     options: Options
     say: Callable[[str], None]
 
+    def check(self, stages: Sequence[Stage]) -> None:
+        """Refuse at once what would otherwise come to light after the hours that earlier stages take."""
+        count = self.accelerator.num_processes
+        for number, stage in enumerate(stages):
+            if stage.batch % count:
+                raise InputError(
+                    f"{stage.kind}.batch is {stage.batch}, which {count} processes cannot share; expected a multiple."
+                )
+            if number == 0:  # it begins in a moment, and is refused then
+                continue
+            for source in stage.data:
+                read = read_pairs if isinstance(stage, Supervised) else read_texts
+                with closing(read(source, Tally(name=source.name))) as texts:
+                    next(texts, None)
+            _trainee(stage, self._load(stage, self.recipe.adapters, show=False), self.options)
+            gc.collect()
+
     def train(self, stage: Stage, adapters: Sequence[str], place: Path) -> StageResult:
         """Train one stage in ``place`` and leave its result there."""
-        encoder = load_base(self.recipe, stage, adapters, self.options)
+        encoder = self._load(stage, adapters)
+        # Before the data is read, which may take long: a setting that cannot be used is refused here.
+        run, step, optimizer = prepare(self.recipe, stage, encoder, self.accelerator, self.options)
         rows = self._read(stage, encoder)
         batches = Batches(rows, batch=stage.batch, seed=self.recipe.seed, homogeneous=isinstance(stage, Supervised))
         for group, count in batches.left_out.items():
-            self.say(f"left out {rows.report.sources[group].name}: {count:,} rows, fewer than a batch")
-        run, step, optimizer = prepare(self.recipe, stage, encoder, self.accelerator, self.options)
-        place.mkdir(parents=True, exist_ok=True)
+            self.say(f"  left out {rows.report.sources[group].name}: {count:,} rows, fewer than a batch")
+        self._begin(stage, rows, place)
         sts = self.options.sts
         reached = Training(
             stage=stage,
@@ -221,7 +264,7 @@ class _Work:
             rows=rows,
             batches=batches,
             folder=place,
-            base=self.recipe.base,
+            base=adapters[-1] if adapters else self.recipe.base,
             score=partial(sts.score, encoder) if sts else None,
             pace=self.options.pace,
             progress=self.options.progress,
@@ -239,20 +282,37 @@ class _Work:
         return result
 
     def _read(self, stage: Stage, encoder: Encoder) -> Rows:
-        steps = min(stage.steps, self.options.pace.max_steps or stage.steps)
         shown = self.options.progress and self.accelerator.is_main_process
-        with self.accelerator.main_process_first():
-            rows = read_rows(stage, encoder, self.data, limit=steps * stage.batch, progress=shown)
+        limit = None if isinstance(stage, Supervised) else stage.steps * stage.batch
+        with self.accelerator.main_process_first(), writing(self.data):
+            rows = read_rows(stage, encoder, self.data, limit=limit, progress=shown)
         for line in rows.report.lines():
-            self.say(line)
+            self.say(f"  {line}")
         return rows
+
+    def _load(self, stage: Stage, adapters: Sequence[str], *, show: bool = True) -> Encoder:
+        options = self.options if show else replace(self.options, progress=False)
+        return load_base(self.recipe, stage, adapters, options)
+
+    def _begin(self, stage: Stage, rows: Rows, place: Path) -> None:
+        """Make the stage's folder, or see that its rows are those it was begun with; say what begins."""
+        if self.accelerator.is_main_process:
+            same_data(place, rows.report.as_dict())
+        self.accelerator.wait_for_everyone()
+        steps = min(stage.steps, self.options.pace.max_steps or stage.steps)
+        self.say(f"{stage.kind}: {steps:,} steps of {stage.batch:,} rows; metrics in {place / monitor.METRICS}")
 
     def _finish(self, result: StageResult, place: Path) -> None:
         if self.accelerator.is_main_process:
-            monitor.draw(place, f"{self.recipe.name}: {result.kind}")
-            with writing(place / _DONE), atomic_file(place / _DONE, replace=True) as draft:
-                draft.write_text(json.dumps(asdict(result), indent=2), encoding="utf-8")
+            with writing(place / monitor.PLOT):
+                monitor.draw(place, f"{self.recipe.name}: {result.kind}")
+            write_json(place / DONE, asdict(result))
             shutil.rmtree(place / "checkpoints")
+        reached = result.reached
+        best = (
+            "" if reached.best_score is None else f", best score {reached.best_score:.4f} at step {reached.best_step:,}"
+        )
+        self.say(f"  loss {result.loss:.3f} at the end{best}; adapter in {place / 'adapter'}")
         self.accelerator.wait_for_everyone()
         self.accelerator.free_memory()
         gc.collect()
@@ -265,34 +325,19 @@ def _last_loss(place: Path) -> float:
     return float(sum(tail) / len(tail))
 
 
-def _claim(folder: Path, recipe: Recipe, resume: bool) -> None:
-    """Make the run's folder, or see that the run in it is the one to go on with."""
-    file = folder / _RECIPE
-    if not folder.exists():
-        folder.mkdir(parents=True)
-        with atomic_file(file) as draft:
-            draft.write_text(json.dumps(recipe.as_dict(), indent=2), encoding="utf-8")
-        return
-    if not resume:
-        raise InputError(f"{folder} exists already. Give another folder, or --resume to go on with the run in it.")
-    if not file.is_file():
-        raise InputError(f"{folder} holds no run ({_RECIPE} is not there). Give the folder of one.")
-    before = json.loads(file.read_text(encoding="utf-8"))
-    now = json.loads(json.dumps(recipe.as_dict()))
-    changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
-    if changed:
-        raise TrainingError(
-            f"{folder} is a run of other settings: {', '.join(changed)} differ. Resume with the same ones, or start in "
-            "another folder."
-        )
+def _begun_as(recipe: Recipe, options: Options) -> dict[str, Any]:
+    """Return all that must stay as it is when a run is taken up again, by file."""
+    scored = options.pace.evaluate if options.sts else None
+    lasting = {"dtype": options.dtype, "sts": digest(options.sts), "every": scored}
+    # The recipe last: with it, the folder is a run.
+    return {OPTIONS: lasting, RECIPE: recipe.as_dict()}
 
 
 def _result_of(place: Path) -> StageResult | None:
     """Return the result of a stage that is done."""
-    file = place / _DONE
-    if not file.is_file():
+    if not is_done(place):
         return None
-    data = json.loads(file.read_text(encoding="utf-8"))
+    data = read_json(place / DONE)
     return StageResult(**(data | {"reached": Reached(**data["reached"])}))
 
 
@@ -303,7 +348,8 @@ def _save_encoder(
     encoder = load_base(
         recipe, replace(recipe.stages[-1], max_length=longest), adapters, replace(options, progress=False)
     )
-    encoder.save(folder, notes=card.notes(recipe, results, options.sts.name if options.sts else None))
+    with writing(folder):
+        encoder.save(folder, notes=card.notes(recipe, results, options.sts.name if options.sts else None))
 
 
 def _silent(line: str) -> None:

@@ -6,6 +6,7 @@
 | ``*.jsonl`` | one a line, in a field of its JSON object |
 | a folder | those of all such files below it, in sorted order |
 | ``owner/name``, ``hf:owner/name`` | one a row of that Hugging Face data set, streamed |
+| ``stdlib`` | the docstrings of Python's own library: real text that every machine has (``./stdlib`` is a folder) |
 
 Files may be compressed (.gz, .xz, .bz2, .zst). ``hf:FOLDER`` reads a folder of Parquet or other files that the
 datasets library knows. Blank texts are skipped and counted.
@@ -13,20 +14,25 @@ datasets library knows. Blank texts are skipped and counted.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from unmask.corpora import stdlib_docstrings
 from unmask.errors import InputError
 from unmask.training.data.lines import KINDS, files_at, split_name
 from unmask.training.data.records import Located, file_records, hub_records, json_type
 from unmask.training.data.report import Report, Tally
 
-__all__ = ["PairSource", "Report", "Source", "Tally", "read_pairs", "read_texts"]
+__all__ = ["HUB", "STDLIB", "PairSource", "Report", "Source", "Tally", "read_pairs", "read_texts"]
 
-_HUB: Final = "hf:"
+#: Path of the docstrings of Python's own library.
+STDLIB: Final = "stdlib"
+#: Stands before the name of a Hugging Face data set.
+HUB: Final = "hf:"
 _HUB_NAME: Final = re.compile(r"[\w-]+|[\w-]+/[\w.-]+")
 
 
@@ -49,33 +55,46 @@ class Source:
     @property
     def name(self) -> str:
         """What reports call it: the file without its endings, the folder, or the data set."""
-        if self.dataset is not None:
-            return self.dataset
+        if self.path == STDLIB or self.dataset is not None:
+            return self.dataset or STDLIB
         path = Path(self.path).resolve()
         return path.name if path.is_dir() else split_name(path)[0]
 
     @property
     def dataset(self) -> str | None:
-        """Name of the Hugging Face data set, None if this is a file or folder."""
-        if self.path.startswith(_HUB):
-            return self.path.removeprefix(_HUB)
+        """Name of the Hugging Face data set, None if this is something else."""
+        if self.path == STDLIB:
+            return None
+        if self.path.startswith(HUB):
+            return self.path.removeprefix(HUB)
         path = Path(self.path)
         is_name = _HUB_NAME.fullmatch(self.path) and split_name(path)[1] not in KINDS and not path.exists()
         return self.path if is_name else None
 
     def files(self) -> list[Path]:
-        """Return the files to read, in order; none for a data set on the hub.
+        """Return the files to read, in order; none for a data set on the hub, nor for the docstrings.
 
         Raises:
             InputError: there are none, or the file is of another kind.
         """
+        if self.path == STDLIB:
+            return []
         if self.dataset is None:
             return files_at(Path(self.path))
         folder = Path(self.dataset)
         return sorted(file for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else []
 
+    @property
+    def version(self) -> str:
+        """What tells one state of the source from another where no file does; '' otherwise."""
+        if self.path != STDLIB:
+            return ""
+        return hashlib.sha256(repr(stdlib_docstrings(keep=True)).encode()).hexdigest()
+
     def records(self) -> Generator[Located, None, None]:
         """Yield the records and where they stand."""
+        if self.path == STDLIB:
+            return ((f"{STDLIB}, {entry.name}", entry.text) for entry in stdlib_docstrings(keep=True))
         if self.dataset is None:
             return file_records(self.files())
         return hub_records(self.dataset, self.config, self.split)
@@ -94,6 +113,11 @@ class PairSource(Source):
     symmetric: bool = False
 
     def __post_init__(self) -> None:
+        if self.path == STDLIB:
+            raise InputError(
+                f"{STDLIB!r} is text without pairs; expected a file of JSON lines with query and positive. Use it for "
+                "mntp or simcse."
+            )
         if self.field is not None:
             raise InputError(
                 f"{self.path}: got field={self.field!r}; pairs always have the fields query, positive and, if there "

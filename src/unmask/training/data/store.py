@@ -219,7 +219,7 @@ def _fill(
 def _stamp(source: Source) -> tuple[Any, ...]:
     """Return what tells one state of a source from another; its files are not read for it."""
     stats = [(str(file.resolve()), file.stat()) for file in source.files()]
-    return astuple(source), [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+    return astuple(source), source.version, [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
 
 
 def _identity(tokenizer: TextTokenizer) -> tuple[Any, ...]:
