@@ -1,7 +1,7 @@
 """Measure the encoders in a row, then write the table and the plot.
 
     python -m experiments.ladder --quick                                  # only the similarity of sentences
-    python -m experiments.ladder --model '+ MNTP=runs/mntp' --model '+ SimCSE=runs/simcse,pooling=mean'
+    python -m experiments.ladder --model 'causal + SimCSE=RUN/encoder'    # beside the untrained and the shipped
 
 Vectors are kept in .bench/ladder by the model's files, so a rerun encodes only what is new; after a change in how
 Unmask encodes, remove that folder. Figures go to experiments/results/ladder.json after each task and stay there until
@@ -23,8 +23,11 @@ from typing import Any
 
 import torch
 from experiments.ladder import report
-from experiments.ladder.models import BASE, MINILM, TRAINED, UNTRAINED, MiniLM, Model, Row, vectors_of
+from experiments.ladder.models import MINILM, SHIPPED, TRAINED, UNTRAINED, MiniLM, Model, Row, vectors_of
 from experiments.ladder.tasks import Task, load_tasks, settings
+
+from unmask.hub import locate
+from unmask.hub.catalogue import find
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "experiments/results/ladder.json"
@@ -41,7 +44,7 @@ def main() -> None:
     if not options.data.is_dir():
         print(f"Nothing measured: {options.data} is not there. Give the folder of development sets with --data.")
         return
-    models: list[Model] = [*UNTRAINED, *there(options.model), MiniLM()]
+    models: list[Model] = [*UNTRAINED, *there([*SHIPPED, *options.model]), MiniLM()]
     measure(models, load_tasks(options.data, quick=options.quick))
     report.write(json.loads(RESULTS.read_text()), ROOT / "docs")
 
@@ -79,12 +82,20 @@ def there(rows: Sequence[Row]) -> list[Row]:
     """Return the rows whose folders are there, and name the others."""
     found = []
     for row in rows:
-        missing = [place for place in (row.source, *row.adapters) if place != BASE and not Path(place).exists()]
+        missing = [str(place) for place in map(_place, (row.source, *row.adapters)) if place and not place.exists()]
         if missing:
             print(f"{row.label}: left out, {' and '.join(missing)} is not there.", file=sys.stderr)
         else:
             found.append(row)
     return found
+
+
+def _place(source: str) -> Path | None:
+    """Return the folder that must be there for ``source``: None for a base, which is fetched."""
+    entry = find(source)
+    if entry is None:
+        return Path(source)
+    return locate.SHIPPED / entry.shipped[-1] if entry.shipped else None
 
 
 def measure(models: Sequence[Model], tasks: Sequence[Task]) -> None:

@@ -88,7 +88,13 @@ UNTRAINED: Final = (
     Row(label="causal, weighted mean", source=BASE, pooling="weighted_mean", bidirectional=False),
     Row(label="bidirectional, mean", source=BASE, pooling="mean", bidirectional=True),
 )
-#: Their folders come from the command line.
+#: The encoders that come with the package.
+SHIPPED: Final = (
+    Row(label="+ MNTP", source=f"{BASE}-mntp"),
+    Row(label="+ SimCSE", source=f"{BASE}-unsup"),
+    Row(label="supervised", source=f"{BASE}-sup"),
+)
+#: The baseline whose folder comes from the command line, and those above; in the table's order.
 TRAINED: Final = ("+ MNTP", "+ SimCSE", "causal + SimCSE", "supervised")
 
 

@@ -68,7 +68,8 @@ def mine(  # noqa: PLR0917 - typer reads the parameters
     mined = mine_to_file(load(model), pairs, texts, output, settings, replace=replace, progress=True)
     made(
         f"Wrote {output}: {_summary(mined, settings)}",
-        f"unmask train supervised {quoted(output)}{option_model(model)}",
+        f"unmask train supervised {quoted(output)} -o run{option_model(model)}"
+        + (f" --instruction {quoted(instruction)}" if instruction else ""),
     )
 
 
