@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 
 import unmask as unmask_package
-from tests.tiny import write_base
+from tests.tiny import write_base, write_home
 from unmask.cli import app
+from unmask.cli.common import DEFAULT_MODEL
 from unmask.cli.outcome import run
 
 SOURCE = str(Path(unmask_package.__file__).parents[1])
@@ -34,14 +35,13 @@ Unmask = Callable[..., tuple[int, str, str]]
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache folder in which the default name is a tiny model."""
-    folder = tmp_path_factory.mktemp("home")
-    write_base(folder / "models" / "smollm2-135m")
-    return folder
+    return write_home(tmp_path_factory.mktemp("home"))
 
 
 @pytest.fixture(autouse=True)
 def _place(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("UNMASK_HOME", str(home))
+    monkeypatch.setattr("unmask.hub.locate.SHIPPED", home / "encoders")
     monkeypatch.chdir(tmp_path)
     before = signal.getsignal(signal.SIGTERM)
     write("pairs.jsonl", ROWS)
@@ -72,15 +72,15 @@ def read(name: str) -> list[dict[str, Any]]:
 # --- what it writes and says -----------------------------------------------------------------------
 
 
-def test_negatives_are_what_the_librarys_cosines_say(unmask: Unmask, home: Path) -> None:
+def test_negatives_are_what_the_librarys_cosines_say(unmask: Unmask) -> None:
     from unmask import Encoder
 
     options = ("--instruction", INSTRUCTION, "--negatives", "2", "--margin", "0.99", "--as-is")
     status, out, err = unmask("mine", "pairs.jsonl", "-o", "mined.jsonl", *options)
     assert (status, out) == (0, ""), err
-    encoder = Encoder.load(home / "models" / "smollm2-135m")
-    queries = encoder.encode([row["query"] for row in ROWS], instruction=INSTRUCTION)
-    cosines = encoder.similarity(queries, encoder.encode([row["positive"] for row in ROWS]))
+    encoder = Encoder.load(DEFAULT_MODEL)
+    queries = encoder.encode([str(row["query"]) for row in ROWS], instruction=INSTRUCTION)
+    cosines = encoder.similarity(queries, encoder.encode([str(row["positive"]) for row in ROWS]))
     expected, near = [], []
     for number, (row, scores) in enumerate(zip(ROWS, cosines, strict=True)):
         order = [at for at in np.argsort(-scores) if at != number and scores[at] <= 0.99 * scores[number]]
@@ -94,7 +94,7 @@ def test_negatives_are_what_the_librarys_cosines_say(unmask: Unmask, home: Path)
     assert f"Wrote mined.jsonl: {len(expected)} of 6 rows, 2 negatives each." in err
     assert (f"Skipped {skipped} rows: {skipped} with too few that score at most 0.99" in err) == (skipped > 0)
     assert f"Mean cosine: {positive:.3f} with the positive, {negative:.3f} with the negatives." in err
-    assert "Next: unmask train supervised mined.jsonl\n" in err
+    assert f"Next: unmask train supervised mined.jsonl -o run --instruction '{INSTRUCTION}'\n" in err
     assert [line.split(":")[0] for line in err.splitlines()[:3]] == ["Encoding queries", "Encoding documents", "Mining"]
     assert {path.name for path in Path().iterdir()} == {"pairs.jsonl", "mined.jsonl"}
 
@@ -196,13 +196,14 @@ def note_encoded(after: Callable[[], None] = lambda: None) -> Callable[..., Any]
     return encode
 
 
-def test_a_killed_run_goes_on_where_it_was(unmask: Unmask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_run_goes_on_where_it_was(unmask: Unmask, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from unmask import Encoder
 
     monkeypatch.setattr(Encoder, "encode_stream", Encoder.encode_stream)  # as it is, at the end
     rows = [{"query": f"what is {n}", "positive": f"{n} is {n * n} less {n}"} for n in range(300)]
     write("many.jsonl", rows)
-    arguments = ("mine", "many.jsonl", "--margin", "1", "--as-is", "-o")
+    model = str(home / "models" / "smollm2-135m")  # as the other process finds it, too
+    arguments = ("mine", "many.jsonl", "--model", model, "--margin", "1", "--as-is", "-o")
     command = [sys.executable, "-c", SLOWLY, *arguments, "mined.jsonl"]
     paths = os.pathsep.join((SOURCE, str(Path(__file__).parents[2])))
     with subprocess.Popen(command, env=os.environ | {"PYTHONPATH": paths}) as process:

@@ -256,3 +256,28 @@ def test_matryoshka_dimensions_must_exist() -> None:
     loss = matryoshka(info_nce, [4, 13])
     with pytest.raises(InputError, match="dimensions go up to 13; the vectors have 12"):
         loss(*batch(), temperature=0.1)
+
+
+# --- related rows ----------------------------------------------------------------------------------
+
+
+def test_related_rows_are_no_negatives() -> None:
+    queries, positives = torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(5))
+    related = torch.tensor([[True, True, False], [True, False, False], [False, False, False]])
+    similarity = torch.nn.functional.cosine_similarity(queries[:, None], positives[None], dim=-1) / 0.1
+    kept = [[0, 2], [1, 2], [0, 1, 2]]
+    expected = [torch.logsumexp(similarity[row, some], 0) - similarity[row, row] for row, some in enumerate(kept)]
+    found = info_nce(queries, positives, temperature=0.1, related_NB=related)
+    torch.testing.assert_close(found, torch.stack(expected).mean())
+    both = info_nce(queries, positives, temperature=0.1, related_NB=related, bidirectional=True)
+    reverse = info_nce(positives, queries, temperature=0.1, related_NB=related)
+    torch.testing.assert_close(both, (found + reverse) / 2)
+
+
+def test_related_rows_leave_hard_negatives_in() -> None:
+    queries, positives, negatives = torch.randn(3, 2, 8, generator=torch.Generator().manual_seed(6))
+    alone = info_nce(queries[:1], positives[:1], torch.stack([negatives], dim=0), temperature=0.1)
+    related = torch.ones(2, 2, dtype=torch.bool)
+    pair = info_nce(queries, positives, negatives[:, None], temperature=0.1, related_NB=related)
+    other = info_nce(queries[1:], positives[1:], torch.stack([negatives], dim=0), temperature=0.1)
+    torch.testing.assert_close(pair, (alone + other) / 2)

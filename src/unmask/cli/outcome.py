@@ -12,7 +12,7 @@ from typing import Final, NoReturn
 
 import typer
 
-from unmask.errors import UnmaskError
+from unmask.errors import TrainingError, UnmaskError
 
 SYSTEM, BAD_INPUT, INTERRUPTED, BROKEN_PIPE, TERMINATED = 1, 2, 130, 141, 143
 
@@ -44,7 +44,9 @@ def _outcome(error: BaseException) -> tuple[int, str]:
     if isinstance(error, _USAGE):
         return BAD_INPUT, _usage(error)
     if isinstance(error, UnmaskError):
-        return BAD_INPUT, str(error)
+        # A run that ends for what the system raised: a full disk, a damaged file.
+        of_system = isinstance(error, TrainingError) and error.__cause__ is not None
+        return SYSTEM if of_system else BAD_INPUT, str(error)
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         return INTERRUPTED, _STOPPED
     if isinstance(error, BrokenPipeError):

@@ -21,7 +21,8 @@ def hardware(device: torch.device) -> str:
     """Return what a device is: the GPU's name, or the processor's and its cores in use."""
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
-    return f"{_processor()}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{_processor()}, {threads} thread{'s' * (threads > 1)}"
 
 
 def notes(recipe: Recipe, results: Sequence[StageResult], sts: str | None) -> str:
@@ -41,12 +42,12 @@ def notes(recipe: Recipe, results: Sequence[StageResult], sts: str | None) -> st
         rows += [f"Score: Spearman's correlation of cosine and people's scores on `{sts}`, by which the adapter of "
                  "each stage was chosen.", ""]  # fmt: skip
     rows += [
-        f"Hardware: {results[-1].device}, {results[-1].processes} process(es). Seed {recipe.seed}.",
+        f"Hardware: {results[-1].device}{_several(results[-1].processes)}. Seed {recipe.seed}.",
         "",
         "Data:",
         "",
     ]
-    rows += [f"- {result.kind}: {line}" for result in results for line in result.data]
+    rows += [f"- {result.kind}: {line.strip()}" for result in results for line in result.data]
     rows += ["", "<details><summary>Recipe</summary>", "", "```json", json.dumps(_public(recipe), indent=2), "```", ""]
     return "\n".join([*rows, "</details>"])
 
@@ -67,6 +68,10 @@ def _last(name: str) -> str:
     place = Path(name.removeprefix(HUB))
     is_here = place.exists() or place.is_absolute() or place.parts[:1] in ((".",), ("..",), ("~",))
     return place.name if is_here else name
+
+
+def _several(processes: int) -> str:
+    return f", {processes} processes" if processes > 1 else ""
 
 
 def _processor() -> str:

@@ -93,6 +93,10 @@ def draw(folder: Path, title: str) -> Path:
     if scores:
         other = axis.twinx()
         other.plot(*zip(*scores, strict=True), color="#c4572b", marker="o", markersize=3, linewidth=1.2)
+        best = max(scores, key=lambda point: point[1])
+        other.plot(*best, color="#c4572b", marker="o", markersize=7, fillstyle="none")
+        other.annotate("kept", best, (0, 7), textcoords="offset points", ha="center", color="#c4572b", fontsize=9)
+        other.margins(y=0.15)
         other.set_ylabel("STS, Spearman", color="#c4572b")
         other.spines[["top"]].set_visible(False)
     figure.tight_layout()

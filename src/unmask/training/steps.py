@@ -9,7 +9,7 @@ Shapes: T tokens of a packed row, N rows of this process, K hard negatives a row
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -213,8 +213,9 @@ class _ContrastiveStep:
     def __init__(self, stage: SimCse | Supervised, run: Run, pooling: Pooling) -> None:
         self._run, self._pooling = run, pooling
         self._twice = isinstance(stage, SimCse)
+        self._dimensions = stage.dimensions
         self._loss = partial(
-            matryoshka(info_nce, stage.dimensions) if stage.dimensions else info_nce,
+            info_nce,
             temperature=stage.temperature,
             bidirectional=isinstance(stage, Supervised) and stage.bidirectional_loss,
             false_negative_margin=stage.false_negative_margin,
@@ -229,6 +230,9 @@ class _ContrastiveStep:
         chunks = list(plan([len(text.ids) for text in texts], run.tokens_of(TOKENS_AT_ONCE)))
         back = torch.tensor(np.argsort(np.concatenate(chunks)), device=run.device)
         passes = _Passes(run, len(chunks))
+        loss_function: Callable[..., Tensor] = partial(self._loss, related_NB=self._related(rows))
+        if self._dimensions:
+            loss_function = matryoshka(loss_function, self._dimensions)
 
         def vectors_of(chunk: list[int]) -> Tensor:
             if torch.is_grad_enabled():
@@ -238,7 +242,7 @@ class _ContrastiveStep:
         def loss_of(vectors: Tensor) -> Tensor:
             columns = vectors[back].view(len(own[0]), len(own), -1)
             negatives_NKD = columns[2:].transpose(0, 1) if len(columns) > 2 else None
-            return self._loss(columns[0], columns[1], negatives_NKD)
+            return loss_function(columns[0], columns[1], negatives_NKD)
 
         if len(chunks) == 1:
             loss = loss_of(vectors_of(chunks[0]))
@@ -247,6 +251,21 @@ class _ContrastiveStep:
             loss = cached_backward(chunks, vectors_of, loss_of, backward=run.accelerator.backward)
         (mean,) = run.total(float(loss.detach()) / run.accelerator.num_processes)
         return Outcome(loss=mean, tokens=sum(len(text.ids) for row in rows for text in row) * (1 + self._twice))
+
+    def _related(self, rows: Sequence[Row]) -> Tensor | None:
+        """Return which rows of the whole batch share a query or a positive with each row of this process, ``[N, B]``.
+
+        Data sets give several answers to one question, and one answer to several questions; in one batch these
+        are not each other's negatives.
+        """
+        columns = [[tuple(row[column].ids) for row in rows] for column in range(min(2, len(rows[0])))]
+        numbers = [[{text: n for n, text in enumerate(texts)}[text] for text in texts] for texts in columns]
+        if all(len(set(texts)) == len(rows) for texts in numbers):
+            return None
+        same = [torch.tensor(texts)[:, None] == torch.tensor(texts) for texts in numbers]
+        related_BB = torch.stack(same).any(dim=0)
+        size = len(rows) // self._run.accelerator.num_processes
+        return related_BB[self._run.accelerator.process_index * size :][:size].to(self._run.device)
 
 
 def _token_id(tokenizer: ModelTokenizer, token: str) -> int:

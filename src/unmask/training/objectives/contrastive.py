@@ -26,6 +26,7 @@ def info_nce(
     temperature: float,
     bidirectional: bool = False,
     false_negative_margin: float | None = None,
+    related_NB: Tensor | None = None,
     gather: bool = False,
 ) -> Tensor:
     """Return the InfoNCE loss (arXiv 1807.03748) with cosine similarity and in-batch negatives.
@@ -47,6 +48,9 @@ def info_nce(
         false_negative_margin: m at least 0. What is more similar to a query than its own positive less m is
             held to be another positive and leaves the softmax (GISTEmbed, arXiv 2402.16829, the trained model
             being its own guide). In the reverse direction the same holds for queries.
+        related_NB: which rows of the whole batch say the same as each row, ``[N, B]`` bool: their query or positive
+            is its own. Their positives are no negatives of it, and leave the softmax. What it says of a row itself
+            does not matter.
         gather: let the candidates be those of all processes of ``torch.distributed``, where that is
             initialised. N, K and D must be the same everywhere. The gradients, averaged over the processes
             as ``DistributedDataParallel`` does, are those of one process that has the whole batch.
@@ -69,10 +73,11 @@ def info_nce(
         candidates_CD = _everyones(positive_ND, across)
         if negatives_NKD is not None:
             candidates_CD = torch.cat([candidates_CD, _everyones(_unit(negatives_NKD).flatten(0, 1), across)])
-        loss = _softmax_loss(query_ND, candidates_CD, temperature, false_negative_margin, across)
+        options = {"temperature": temperature, "margin": false_negative_margin, "related_NB": related_NB}
+        loss = _softmax_loss(query_ND, candidates_CD, across=across, **options)
         if bidirectional:
             queries_BD = _everyones(query_ND, across)
-            loss = (loss + _softmax_loss(positive_ND, queries_BD, temperature, false_negative_margin, across)) / 2
+            loss = (loss + _softmax_loss(positive_ND, queries_BD, across=across, **options)) / 2
     return loss
 
 
@@ -134,19 +139,27 @@ def _unit(vectors: Tensor) -> Tensor:
 
 
 def _softmax_loss(
-    anchor_ND: Tensor, candidates_CD: Tensor, temperature: float, margin: float | None, across: bool
+    anchor_ND: Tensor,
+    candidates_CD: Tensor,
+    *,
+    temperature: Any,
+    margin: Any,
+    related_NB: Any,
+    across: bool,
 ) -> Tensor:
     """Return the mean cross entropy of each anchor's own candidate among all; unit vectors."""
     similarity_NC = anchor_ND @ candidates_CD.T
     row_N = torch.arange(len(anchor_ND), device=anchor_ND.device)
     own_N = row_N + (distributed.get_rank() * len(anchor_ND) if across else 0)
     logits_NC = similarity_NC / temperature
+    leave_out_NC = torch.zeros_like(similarity_NC, dtype=torch.bool)
+    if related_NB is not None:
+        leave_out_NC[:, : related_NB.shape[1]] = related_NB
     if margin is not None:
         known_NC = similarity_NC.detach()
-        leave_out_NC = known_NC > known_NC[row_N, own_N][:, None] - margin
-        leave_out_NC[row_N, own_N] = False
-        logits_NC = logits_NC.masked_fill(leave_out_NC, float("-inf"))
-    return cross_entropy(logits_NC, own_N)
+        leave_out_NC |= known_NC > known_NC[row_N, own_N][:, None] - margin
+    leave_out_NC[row_N, own_N] = False
+    return cross_entropy(logits_NC.masked_fill(leave_out_NC, float("-inf")), own_N)
 
 
 def _everyones(vectors_ND: Tensor, across: bool) -> Tensor:
