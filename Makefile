@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test test-slow demo bench clean
+.PHONY: help setup check test test-slow demo bench bench-train clean
 
 help:  ## list the tasks
 	@sed -n 's/^\([a-z-]*\):.*##\(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -31,6 +31,9 @@ demo: $(VENV)/.ready  ## turn a real language model into an encoder and search w
 
 bench: $(VENV)/.dev $(VENV)/.ready  ## this machine: Unmask, sentence-transformers, llm2vec, the ceiling
 	$(BIN)/python benchmarks/cpu.py
+
+bench-train: $(VENV)/.dev $(VENV)/.ready  ## this machine: training steps of Unmask and llm2vec, their floor
+	$(BIN)/python benchmarks/train.py
 
 clean:  ## remove .venv and everything made by tools
 	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .bench

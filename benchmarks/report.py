@@ -71,7 +71,9 @@ Smallest cosine to Unmask's vectors, over both mixes: {smallest}. (llm2vec cuts 
 
 Made by `benchmarks/report.py` from `benchmarks/results/cpu.json`.
 """
-    (folder / "speed.md").write_text(text)
+    file = folder / "speed.md"
+    _, heading, training = (file.read_text() if file.exists() else "").partition("\n## Training\n")
+    file.write_text(text + heading + training)
     _plot(result, folder / "speed.png")
     readme = folder.parent / "README.md"
     before, rest = readme.read_text().split("<!-- speed -->")

@@ -93,7 +93,9 @@ def rows_of(workload: Workload, encoder: Encoder, entries: Sequence[Entry]) -> l
     return [ids[begin : begin + workload.length] for begin in range(0, needed, workload.length)]
 
 
-def measure(workload: Workload, rounds: int, encoder: Encoder, rows: list[Any], models: dict[str, Path]) -> dict[str, Any]:
+def measure(
+    workload: Workload, rounds: int, encoder: Encoder, rows: list[Any], models: dict[str, Path]
+) -> dict[str, Any]:
     """Let all sides take steps by turns and return every time taken."""
     mntp = workload.stage == "mntp"
     lengths = [len(row) for row in rows] if mntp else _lengths(encoder, rows) * 2
@@ -120,7 +122,7 @@ def measure(workload: Workload, rounds: int, encoder: Encoder, rows: list[Any], 
             shown = {name: round(tokens / times[-1]) for name, times in seconds.items()}
             print(f"{workload.name} {number + 1}/{rounds}: {shown}, {rates[-1] / 1e9:.0f} GFLOP/s", flush=True)
     if any(answer["tokens"] != tokens for answer in last.values()):
-        raise SystemExit(f"Tokens differ: {tokens} expected, {({n: a['tokens'] for n, a in last.items()})}")
+        raise SystemExit(f"Tokens differ: {tokens} expected, { ({n: a['tokens'] for n, a in last.items()}) }")
     return {
         "stage": workload.stage,
         "rows": workload.rows,
@@ -145,7 +147,14 @@ def _start(name: str, workload: Workload, rows: list[Any], models: dict[str, Pat
     if name == "unmask-undropped":
         lora["dropout"] = 0.0
     model = str(models["llm2vec" if name == "llm2vec" else "unmask"])
-    job = {**SETTINGS, "stage": workload.stage, "max_length": workload.length, "model": model, "lora": lora, "rows": rows}
+    job = {
+        **SETTINGS,
+        "stage": workload.stage,
+        "max_length": workload.length,
+        "model": model,
+        "lora": lora,
+        "rows": rows,
+    }
     file = cpu.WORK / f"train-{name}.json"
     file.write_text(json.dumps(job))
     return cpu.Contender.start(name, file, runner="train_runner.py")

@@ -105,9 +105,7 @@ def operations(shape: Shape, lengths: Sequence[int], *, rank: int, masked: float
     tokens = sum(lengths)
     frozen = sum((2 if layer.first else 4) * layer.inputs * layer.outputs for layer in shape.linears)
     # Forwards x·A and ·B; backwards the gradients of B, of the inner product, of A, and of x.
-    lora = sum(
-        2 * rank * ((2 if layer.first else 3) * layer.inputs + 3 * layer.outputs) for layer in shape.linears
-    )
+    lora = sum(2 * rank * ((2 if layer.first else 3) * layer.inputs + 3 * layer.outputs) for layer in shape.linears)
     # Forwards Q·K and P·V; backwards the gradients of both factors of each.
     attention = 3 * 4 * shape.layers * shape.attention * sum(length * length for length in lengths)
     head = 4 * masked * shape.hidden * shape.vocabulary

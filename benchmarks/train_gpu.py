@@ -27,7 +27,7 @@ from unmask.text import TokenizedText
 from unmask.tokenizers import ModelTokenizer
 from unmask.training.loop import make_optimizer
 from unmask.training.recipe import Mntp, SimCse, Stage
-from unmask.training.steps import TOKENS, Run, make_step, seed_of
+from unmask.training.steps import TOKENS, Run, make_step
 from unmask.training.trainee import Trainee
 
 RESULT: Final = Path(__file__).parent / "results" / "train-gpu.json"
@@ -77,9 +77,7 @@ def measure(
 def _measure(shape: dict[str, Any], stage: Stage, rounds: int, seed: int, device: torch.device) -> dict[str, Any]:
     torch.manual_seed(seed)
     backbone = _backbone(shape, device)
-    trainee = Trainee(
-        backbone, stage.lora, attention_dropout=stage.attention_dropout, checkpointing=True
-    )
+    trainee = Trainee(backbone, stage.lora, attention_dropout=stage.attention_dropout, checkpointing=True)
     accelerator = Accelerator(cpu=device.type == "cpu")
     optimizer = make_optimizer(stage, trainee.parameters_trained)
     model, optimizer = accelerator.prepare(trainee, optimizer)

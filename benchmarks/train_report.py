@@ -40,7 +40,7 @@ def title(work: dict[str, Any]) -> str:
 def table(result: dict[str, Any]) -> str:
     """Return the result as a Markdown table: medians, their ranges, ratios, and memory."""
     lines = [
-        "| one training step | tokens a second, median (range) | Unmask is | memory at most | of it beyond the weights |",
+        "| one training step | tokens a second, median (range) | Unmask is | memory at most | more than when loaded |",
         "| --- | ---: | ---: | ---: | ---: |",
     ]
     for work in result["workloads"].values():
@@ -72,7 +72,7 @@ def verdict(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _met(holds: bool) -> str:  # noqa: FBT001 - reads as a sentence
+def _met(holds: bool) -> str:
     return "met" if holds else "**not met**"
 
 
@@ -94,9 +94,10 @@ def section(result: dict[str, Any]) -> str:
 
 ![Tokens a second and memory of a training step](train-speed.png)
 
-{result["model"]} in float32, LoRA of rank {lora["rank"]}, α {lora["alpha"]}, dropout {lora["dropout"]} on all linear layers,
-{hardware["processor"]}, {hardware["threads"]} threads, {hardware["instructions"]}; {result["date"]}; `{result["command"]}`, seed
-{result["settings"]["seed"]}, {result["rounds"]} rounds in turn after one step to warm up; {versions}.
+{result["model"]} in float32, LoRA of rank {lora["rank"]}, α {lora["alpha"]}, dropout {lora["dropout"]} on all linear
+layers; {hardware["processor"]}, {hardware["threads"]} threads, {hardware["instructions"]}; {result["date"]};
+`{result["command"]}`, seed {result["settings"]["seed"]}, {result["rounds"]} rounds in turn after one step to warm up;
+{versions}.
 Loss of the first step, which shows that the sides do the same work: {losses}."""
 
 
@@ -129,7 +130,15 @@ def plot(result: dict[str, Any], file: Path) -> None:
             look: dict[str, Any] = {"width": _WIDTH * 0.92, "color": _COLOURS[name]}
             speed.bar(x, middle, yerr=spread, capsize=2, **look)
             memory.bar(x, work["peak"][name] / 1e9, **look)
-            memory.bar(x, work["loaded"][name] / 1e9, fill=False, hatch="////", edgecolor="white", linewidth=0, width=_WIDTH * 0.92)
+            memory.bar(
+                x,
+                work["loaded"][name] / 1e9,
+                fill=False,
+                hatch="////",
+                edgecolor="white",
+                linewidth=0,
+                width=_WIDTH * 0.92,
+            )
         speed.hlines(floor, place - 0.42, place + 0.42, colors="#b91c1c", linestyles="--", linewidth=1.2)
     shown = [name for name in NAMES if any(name in work["seconds"] for work in works)]
     handles: list[Any] = [mpl.patches.Patch(color=_COLOURS[name], label=NAMES[name]) for name in shown]
@@ -140,7 +149,13 @@ def plot(result: dict[str, Any], file: Path) -> None:
     for axis, extra in ((speed, line), (memory, hatched)):
         axis.set_xticks(range(len(works)), [title(work).replace(", ", "\n", 1) for work in works], fontsize=8)
         axis.set_ylim(0, axis.get_ylim()[1] * 1.25)
-        axis.legend(handles=[*handles, extra] if axis is speed else [extra], fontsize=8, loc="upper left", frameon=False, ncols=2)
+        axis.legend(
+            handles=[*handles, extra] if axis is speed else [extra],
+            fontsize=8,
+            loc="upper left",
+            frameon=False,
+            ncols=2,
+        )
         axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(file, dpi=150)
     plt.close(figure)

@@ -76,7 +76,7 @@ def _half_a_checkpoint() -> None:
         left[0] -= 1
         return _save_file(*arguments, **options) if left[0] else _cut_short(*arguments, **options)
 
-    checkpoints.save_file = save
+    vars(checkpoints)["save_file"] = save
 
 
 def _between_two_adapters() -> None:
@@ -91,7 +91,7 @@ def _between_two_adapters() -> None:
     cache._move_folder = move
 
 
-_save_file, _move_folder = checkpoints.save_file, cache._move_folder
+_save_file, _move_folder = vars(checkpoints)["save_file"], cache._move_folder
 #: Of a run of two stages of six steps, checkpoints and scores every second one. (Steps are counted over both.)
 POINTS: dict[str, Callable[[], None]] = {
     "before it is a run": lambda: _after(folder, "write_json", 1),

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,7 +34,7 @@ from unmask.cli.outcome import run
 from unmask.training import running
 from unmask.training.checkpoints import Checkpoints
 from unmask.training.data.sources import PairSource, Source
-from unmask.training.loop import Pace
+from unmask.training.loop import Pace, Training
 from unmask.training.lora import Lora
 from unmask.training.monitor import read_metrics
 from unmask.training.recipe import Mntp, Recipe, SimCse, Supervised
@@ -44,6 +45,8 @@ from unmask.training.sts import StsFile, read_sts
 
 pytestmark = pytest.mark.timeout(900)
 
+#: It has no types.
+BOARD = "tensorboard.backend.event_processing.event_accumulator"
 SOURCE = str(Path(unmask_package.__file__).parents[1])
 TEXTS = SENTENCES[:40]
 LORA = Lora(rank=4, alpha=8, dropout=0.1)
@@ -193,7 +196,7 @@ def test_the_card_says_how_it_was_made_and_nothing_of_this_machine(place: Place,
 
 
 def test_metrics_are_a_line_a_step_and_the_same_for_tensorboard(whole: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    EventAccumulator = import_module(BOARD).EventAccumulator
 
     for stage in ("1-mntp", "2-simcse"):
         lines = [line for line in read_metrics(whole / stage) if "loss" in line]
@@ -343,7 +346,7 @@ def test_a_command_killed_from_outside_goes_on(place: Place, whole: Path, tmp_pa
 def test_tensorboard_has_every_step_of_a_run_taken_up_again(
     place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    EventAccumulator = import_module(BOARD).EventAccumulator
 
     stop(place, tmp_path / "run", monkeypatch)
     run_recipe(place.recipe, tmp_path / "run", options=place.options(checkpoint=2), resume=True)
@@ -519,7 +522,7 @@ def test_bad_input_is_one_line_and_status_2_and_nothing_is_written(
 def test_a_missing_package_is_named_before_anything_is_done(
     unmask: Unmask, monkeypatch: pytest.MonkeyPatch, package: str
 ) -> None:
-    monkeypatch.setitem(sys.modules, package, None)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, package, None)
     status, _, err = unmask("train", "mntp", "texts.txt", "-o", "run", "--sts", "sts.tsv")
     assert status == 2
     assert err == (
@@ -532,11 +535,9 @@ def test_a_loss_that_is_no_number_ends_the_run(unmask: Unmask, monkeypatch: pyte
     newest = stop(place, Path("run"), monkeypatch)
     kept = (newest / "trained.safetensors").read_bytes()
     Path("tiny.json").write_text(recipe_json(place.recipe))
-    update = running.Training._update
+    update = Training._update
     with monkeypatch.context() as patch:
-        patch.setattr(
-            running.Training, "_update", lambda self, number, loss, rate: update(self, number, float("nan"), rate)
-        )
+        patch.setattr(Training, "_update", lambda self, number, loss, rate: update(self, number, float("nan"), rate))
         status, _, err = unmask("train", "recipe", "tiny.json", "-o", "run", "--device", "cpu", "--resume")
     assert status == 2
     assert "unmask: The loss of mntp step 5 is nan." in err

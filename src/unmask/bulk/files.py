@@ -27,7 +27,7 @@ LONGEST_LINE: Final = 64_000_000
 _BATCH_ROWS: Final = 1024
 _BOM: Final = b"\xef\xbb\xbf"
 _DAMAGE: Final = (OSError, EOFError, zlib.error, lzma.LZMAError)
-_COMPRESSIONS: Final[dict[str, Callable[[Path], Any]]] = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
+COMPRESSIONS: Final[dict[str, Callable[[Path], Any]]] = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ def kind_of(path: Path) -> str:
             f"{path} is a folder; expected a file of texts. Name the files in it, for example {path}/*.txt."
         )
     suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
-    if suffixes and suffixes[-1] in _COMPRESSIONS:
+    if suffixes and suffixes[-1] in COMPRESSIONS:
         suffixes.pop()
         if suffixes and suffixes[-1] == ".parquet":
             raise InputError(f"{path} is a compressed .parquet; expected it as it is: Parquet compresses inside.")
@@ -112,14 +112,14 @@ def _read(name: str, fields: Fields) -> Iterator[Record]:
     if kind == ".parquet":
         yield from _read_parquet(path, fields)
         return
-    opener: Callable[[Path], Any] = _COMPRESSIONS.get(path.suffix.lower(), lambda path: path.open("rb"))
-    with _naming(name), opener(path) as stream:
-        yield from _LINE_FORMATS[kind](_lines(stream, name), name, fields)
+    opener: Callable[[Path], Any] = COMPRESSIONS.get(path.suffix.lower(), lambda path: path.open("rb"))
+    with naming(name), opener(path) as stream:
+        yield from _LINE_FORMATS[kind](lines_of(stream, name), name, fields)
 
 
 def _read_standard_input(fields: Fields) -> Iterator[Record]:
     name = _shown("-")
-    lines = _lines(sys.stdin.buffer, name)
+    lines = lines_of(sys.stdin.buffer, name)
     first = next(lines, None)
     if first is None:
         return
@@ -139,7 +139,7 @@ def _shown(name: str) -> str:
 
 
 @contextmanager
-def _naming(name: str) -> Iterator[None]:
+def naming(name: str) -> Iterator[None]:
     """Turn a failure to open a file into an error that names it."""
     try:
         yield
@@ -147,7 +147,7 @@ def _naming(name: str) -> Iterator[None]:
         raise InputError(f"{name} cannot be read: {error.strerror or error}. Check its rights.") from error
 
 
-def _lines(stream: IO[bytes], name: str) -> Iterator[str]:
+def lines_of(stream: IO[bytes], name: str) -> Iterator[str]:
     """Yield lines as they stand, line ends included, decoded one by one so that an error names its line."""
     for number in itertools.count(1):
         try:
@@ -200,7 +200,7 @@ def _read_jsonl(lines: Iterator[str], name: str, fields: Fields) -> Iterator[Rec
             yield Record(data, where)
             continue
         if not isinstance(data, dict):
-            raise InputError(f"{where}: a JSON {_json_type(data)}; expected an object with a field of text.")
+            raise InputError(f"{where}: a JSON {json_type(data)}; expected an object with a field of text.")
         if chosen is None:
             chosen = _choose(list(data), [key for key, value in data.items() if isinstance(value, str)], fields, where)
         yield _record(data.get(chosen), data.get(fields.id) if fields.id else None, where, chosen, fields)
@@ -301,15 +301,16 @@ def _choose(names: Sequence[str], textual: Sequence[str], fields: Fields, where:
 
 def _record(text: object, identity: object, where: str, field: str, fields: Fields) -> Record:
     if not isinstance(text, str):
-        raise InputError(f"{where}: field {field!r} is {_json_type(text)}; expected a string.")
+        raise InputError(f"{where}: field {field!r} is {json_type(text)}; expected a string.")
     if fields.id is None:
         return Record(text, where)
     if not isinstance(identity, str | int) or isinstance(identity, bool):
-        raise InputError(f"{where}: field {fields.id!r} is {_json_type(identity)}; expected a string or an integer.")
+        raise InputError(f"{where}: field {fields.id!r} is {json_type(identity)}; expected a string or an integer.")
     return Record(text, where, identity)
 
 
-def _json_type(value: object) -> str:
+def json_type(value: object) -> str:
+    """Return what JSON calls the type of a value."""
     names = {dict: "object", list: "array", str: "string", bool: "boolean", int: "number", float: "number"}
     return "null or missing" if value is None else names.get(type(value), type(value).__name__)
 

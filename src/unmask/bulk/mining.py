@@ -21,7 +21,7 @@ from unmask._version import __version__
 from unmask.bulk.kept import KeptVectors, Matrix, identity
 from unmask.bulk.negatives import Mined, MiningSettings, choose_negatives
 from unmask.bulk.pairs import Distinct, Pair
-from unmask.bulk.search import Index, _unit
+from unmask.bulk.search import Index
 from unmask.bulk.vectors import check_target
 from unmask.errors import InputError
 from unmask.hub.cache import atomic_file
@@ -135,7 +135,7 @@ def mine(
     vectors = _Vectors(encoder, folder / "vectors", progress)
     queries = vectors.of(plan.queries, run / "queries.npy", "Encoding queries", instruction=asked)
     documents = vectors.of(plan.documents, run / "documents.npy", "Encoding documents")
-    index = _PairIndex(documents[: len(plan.distinct)], standardised=settings.standardised)
+    index = Index(documents[: len(plan.distinct)], standardised=settings.standardised)
     index.expect(queries[:: 1 + len(queries) // _SAMPLE])
     found = Mined.empty(len(pairs), settings.negatives)
     with Progress("Mining", total=len(pairs), unit="rows", enabled=progress) as bar:
@@ -155,15 +155,6 @@ def mine(
 
 
 # --- the parts -------------------------------------------------------------------------------------
-
-
-class _PairIndex(Index):
-    """An index that also tells how alike given pairs are, on the scale of its search."""
-
-    def paired(self, queries: NDArray[np.generic], documents: NDArray[np.generic]) -> Matrix:
-        """Return the cosine of each query with the document beside it, ``[R, D]`` both, as ``[R]``."""
-        cosines = np.einsum("rd,rd->r", _unit(queries, self._queries), _unit(documents, self._corpus))
-        return np.asarray(cosines, dtype=np.float32)
 
 
 class _Vectors:
@@ -189,7 +180,7 @@ class _Vectors:
 
 
 def _mine_block(
-    index: _PairIndex,
+    index: Index,
     plan: Distinct,
     rows: NDArray[np.int64],
     *,

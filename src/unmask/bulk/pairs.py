@@ -19,7 +19,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from unmask.bulk.files import _COMPRESSIONS, _json_type, _lines, _naming, kind_of, open_texts
+from unmask.bulk.files import COMPRESSIONS, json_type, kind_of, lines_of, naming, open_texts
 from unmask.errors import InputError
 from unmask.text import check_text
 
@@ -45,10 +45,10 @@ def read_pairs(sources: Iterable[str | Path]) -> list[Pair]:
         path = Path(name)
         if kind_of(path) not in (".jsonl", ".ndjson"):
             raise InputError(f"{name} is not a file of JSON lines; expected .jsonl, with query and positive a line.")
-        opener: Callable[[Path], Any] = _COMPRESSIONS.get(path.suffix.lower(), lambda path: path.open("rb"))
+        opener: Callable[[Path], Any] = COMPRESSIONS.get(path.suffix.lower(), lambda path: path.open("rb"))
         before = len(pairs)
-        with _naming(name), opener(path) as stream:
-            lines = enumerate(_lines(stream, name), start=1)
+        with naming(name), opener(path) as stream:
+            lines = enumerate(lines_of(stream, name), start=1)
             pairs += [_pair(line, f"{name}, line {number}") for number, line in lines if line.strip()]
         if len(pairs) == before:
             raise InputError(f"{name}: no row in it; expected at least one, with query and positive.")
@@ -136,7 +136,7 @@ def _pair(line: str, where: str) -> Pair:
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where}: not JSON ({error}); expected one JSON object a line.") from error
     if not isinstance(row, dict):
-        raise InputError(f"{where}: a JSON {_json_type(row)}; expected an object with query and positive.")
+        raise InputError(f"{where}: a JSON {json_type(row)}; expected an object with query and positive.")
     for field in ("query", "positive"):
         if field not in row:
             raise InputError(
@@ -144,7 +144,7 @@ def _pair(line: str, where: str) -> Pair:
                 f"{', '.join(row) or 'none'}. Rename them."
             )
         if not isinstance(row[field], str):
-            raise InputError(f"{where}: field {field!r} is {_json_type(row[field])}; expected a string.")
+            raise InputError(f"{where}: field {field!r} is {json_type(row[field])}; expected a string.")
         if not row[field].strip():
             raise InputError(f"{where}: field {field!r} is blank; expected some text. Remove the line.")
         _usable(row[field], where)

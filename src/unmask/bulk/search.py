@@ -109,6 +109,11 @@ class Index:
             scores, positions = _best(np.hstack([scores, new_scores]), np.hstack([positions, new]), count)
         return scores, positions
 
+    def paired(self, queries: NDArray[np.generic], documents: NDArray[np.generic]) -> Matrix:
+        """Return the cosine of each query with the document beside it, ``[Q, D]`` both, as ``[Q]``; as in a search."""
+        cosines = np.einsum("qd,qd->q", _unit(queries, self._queries), _unit(documents, self._corpus))
+        return np.asarray(cosines, dtype=np.float32)
+
     def _measure(self) -> tuple[_Standard, int]:
         """Return mean and spread of the unit vectors, and how many there are, zero vectors left out."""
         total = np.zeros(self._vectors.shape[1])

@@ -82,7 +82,7 @@ def same_data(place: Path, report: Mapping[str, Any]) -> None:
 
 def digest(sts: StsFile | None) -> str | None:
     """Return what tells scored pairs from others."""
-    return sts and hashlib.sha256(repr((sts.gold, sts.left, sts.right)).encode()).hexdigest()[:16]
+    return None if sts is None else hashlib.sha256(repr((sts.gold, sts.left, sts.right)).encode()).hexdigest()[:16]
 
 
 def write_json(file: Path, content: Any) -> None:
