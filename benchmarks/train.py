@@ -118,7 +118,9 @@ def measure(
             for name, side in running.items():
                 last[name] = side.ask({})
                 seconds[name].append(last[name]["seconds"])
-            rates.append(product_rate(model, head, tokens=round(tokens * share), masked=round(masked * share)))
+            rates.append(
+                product_rate(model, head, tokens=round(tokens * share), masked=round(masked * share), warm=number > 0)
+            )
             shown = {name: round(tokens / times[-1]) for name, times in seconds.items()}
             print(f"{workload.name} {number + 1}/{rounds}: {shown}, {rates[-1] / 1e9:.0f} GFLOP/s", flush=True)
     if any(answer["tokens"] != tokens for answer in last.values()):
@@ -199,7 +201,7 @@ def main() -> None:
         return
     result = compare(QUICK if options.quick else ALL, 1 if options.quick else options.rounds)
     if options.quick:
-        print(train_report.table(result), train_report.verdict(result), "Too small to mean anything.", sep="\n\n")
+        print(train_report.section(result), "Too small to mean anything.", sep="\n\n")
         return
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(result, indent=1) + "\n")

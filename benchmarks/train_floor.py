@@ -113,7 +113,9 @@ def operations(shape: Shape, lengths: Sequence[int], *, rank: int, masked: float
 
 
 @torch.inference_mode()
-def product_rate(model: nn.Module, head_VD: Tensor | None, *, tokens: int, masked: int, repeats: int = 1) -> float:
+def product_rate(
+    model: nn.Module, head_VD: Tensor | None, *, tokens: int, masked: int, repeats: int = 1, warm: bool = False
+) -> float:
     """Return operations a second of the frozen products of one pass, forwards and backwards, nothing between them.
 
     Args:
@@ -121,7 +123,8 @@ def product_rate(model: nn.Module, head_VD: Tensor | None, *, tokens: int, maske
         head_VD: weight of the LM head, None without one.
         tokens: rows at a time, as many as a pass of the training step has.
         masked: rows of the head.
-        repeats: how often; the median counts. The first time comes once more, to warm up.
+        repeats: how often; the median counts.
+        warm: it has run before; otherwise it runs once more, first, which does not count.
     """
     work = [(layer.weight, tokens, not first) for first, layer in _linears(model)]
     if head_VD is not None and masked:
@@ -129,8 +132,8 @@ def product_rate(model: nn.Module, head_VD: Tensor | None, *, tokens: int, maske
     count = sum((4 if backwards else 2) * rows * weight.numel() for weight, rows, backwards in work)
     sizes = {(rows, size) for weight, rows, _ in work for size in weight.shape}
     operands = {size: torch.randn(size, device=work[0][0].device, dtype=work[0][0].dtype) for size in sizes}
-    seconds = [_seconds_of(work, operands) for _ in range(repeats + 1)]
-    return count / statistics.median(seconds[1:])
+    seconds = [_seconds_of(work, operands) for _ in range(repeats + (not warm))]
+    return count / statistics.median(seconds[-repeats:])
 
 
 def _seconds_of(work: Sequence[tuple[Tensor, int, bool]], operands: dict[tuple[int, int], Tensor]) -> float:

@@ -444,6 +444,21 @@ def test_a_finished_run_is_left_alone(place: Place, unmask: Unmask) -> None:
     assert before == {path: path.stat().st_mtime_ns for path in Path("run").rglob("*")}
 
 
+def test_stopping_a_run_says_how_to_go_on(unmask: Unmask, monkeypatch: pytest.MonkeyPatch, place: Place) -> None:
+    def interrupted(*arguments: Any) -> float:
+        raise KeyboardInterrupt
+
+    Path("tiny.json").write_text(recipe_json(place.recipe))
+    command = ("train", "recipe", "tiny.json", "-o", "run", "--max-steps", "1", "--device", "cpu")
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "_update", interrupted)
+        status, _, err = unmask(*command)
+    assert status == 130
+    assert err.splitlines()[-2] == "Go on from the last checkpoint with: the same command and --resume"
+    assert err.splitlines()[-1].startswith("unmask: stopped")
+    assert unmask(*command, "--resume")[0] == 0
+
+
 # --- what goes wrong -------------------------------------------------------------------------------
 
 QUICK = "-o run --steps 2 --batch 2"

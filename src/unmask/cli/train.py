@@ -78,7 +78,7 @@ def mntp(  # noqa: PLR0917 - typer reads the parameters
 
     Examples:
         unmask train mntp texts.txt -o run --steps 2 --batch 2 --max-length 16
-        unmask train mntp texts.jsonl -o run --set mask_rate=0.5 --set strategy=all --dry-run
+        unmask train mntp texts.jsonl -o run --batch 2 --set mask_rate=0.5 --set strategy=all --dry-run
     """
     from unmask.training.data.sources import Source
     from unmask.training.recipe import Mntp
@@ -118,7 +118,7 @@ def simcse(  # noqa: PLR0917
 
     Examples:
         unmask train simcse texts.txt -o run --steps 2 --batch 2
-        unmask train simcse texts.txt -o run --lr 1e-4 --set temperature=0.1 --set attention_dropout=0.2 --dry-run
+        unmask train simcse texts.txt -o run --batch 8 --lr 1e-4 --set temperature=0.1 --dry-run
     """
     from unmask.training.data.sources import Source
     from unmask.training.recipe import SimCse

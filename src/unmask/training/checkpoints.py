@@ -114,6 +114,7 @@ class Checkpoints:
             )
         except (
             OSError,
+            EOFError,
             ValueError,
             TypeError,
             KeyError,

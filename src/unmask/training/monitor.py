@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -45,10 +46,13 @@ class Monitor:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._enabled:
-            self._lines.close()
-            self._board.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if not self._enabled:
+            return
+        for close in (self._lines.close, self._board.close):
+            # Files that a full disk kept from being written fail once more when they are closed.
+            with suppress(OSError) if kind else writing(self._file):
+                close()
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Write the values of one step; they are on the disk when this returns."""
