@@ -172,9 +172,12 @@ def test_the_encoder_is_the_base_with_all_adapters(place: Place, whole: Path) ->
 
 
 def test_the_second_stage_begins_with_the_first_merged(place: Place, whole: Path, tmp_path: Path) -> None:
-    alone = replace(place.recipe, stages=place.recipe.stages[1:], adapters=(str(whole / "1-mntp" / "adapter"),))
-    run_recipe(alone, tmp_path / "run", options=place.options(max_steps=2))
-    assert loss_of(tmp_path / "run" / "1-simcse") == loss_of(whole / "2-simcse")[:2]
+    merged = Encoder.load(place.base, adapters=[whole / "1-mntp" / "adapter"]).save(tmp_path / "merged")
+    for base, adapters in ((merged, ()), (place.base, (str(whole / "1-mntp" / "adapter"),))):
+        alone = replace(place.recipe, base=str(base), adapters=adapters, stages=place.recipe.stages[1:])
+        folder = tmp_path / f"run-{base.name}"
+        run_recipe(alone, folder, options=place.options(max_steps=2))
+        assert loss_of(folder / "1-simcse") == pytest.approx(loss_of(whole / "2-simcse")[:2], rel=1e-5)
 
 
 def test_the_card_says_how_it_was_made_and_nothing_of_this_machine(place: Place, whole: Path) -> None:
@@ -230,6 +233,14 @@ def test_the_adapter_kept_is_that_of_the_best_score(
     assert len(loss_of(tmp_path / "scored" / "1-mntp")) == STEPS
     assert_same(adapter_of(tmp_path / "scored" / "1-mntp"), adapter_of(tmp_path / "cut" / "1-mntp"))
     assert "0.5000 (step 4)" in (tmp_path / "scored" / "encoder" / "README.md").read_text()
+
+
+def test_the_score_is_that_of_the_encoder_that_is_kept(place: Place, tmp_path: Path) -> None:
+    last = replace(place.recipe, stages=place.recipe.stages[1:]).with_stage("simcse", learning_rate=0.1)
+    encoder = run_recipe(last, tmp_path / "run", options=replace(place.options(evaluate=1), sts=place.sts))
+    scores = [line["sts"] for line in read_metrics(tmp_path / "run" / "1-simcse") if "sts" in line]
+    assert len(set(scores)) > 1
+    assert place.sts.score(Encoder.load(encoder)) == pytest.approx(max(scores), abs=1e-6)
 
 
 def test_mntp_then_supervised(place: Place, tmp_path: Path) -> None:

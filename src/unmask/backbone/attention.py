@@ -11,6 +11,7 @@ N texts in a run, L their common length.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, Final
@@ -110,8 +111,8 @@ def packed_attention(
         )
     plain = softcap is None and s_aux is None
     parts = []
-    for begin, count, length in layout.runs:
-        q, k, v = (_run(states, begin, count, length) for states in (query, key, value))
+    for (_, count, length), states in zip(layout.runs, _by_run(layout, query, key, value), strict=True):
+        q, k, v = (_texts(state, count, length) for state in states)
         allowed = _allowed(length, layout.causal, sliding_window, query.device)
         if plain:
             causal = layout.causal and allowed is None
@@ -128,11 +129,19 @@ def packed_attention(
     return (parts[0] if len(parts) == 1 else torch.cat(parts)).unsqueeze(0), None
 
 
-def _run(states: Tensor, begin: int, count: int, length: int) -> Tensor:
-    """Cut a run out of ``[1, H, T, D]`` as ``[N, H, L, D]``, without copying."""
-    _, heads, _, dimension = states.shape
-    row = states[0, :, begin : begin + count * length]
-    return row.view(heads, count, length, dimension).transpose(0, 1)
+def _by_run(layout: Layout, *rows: Tensor) -> Iterable[tuple[Tensor, ...]]:
+    """Cut each of several ``[1, H, T, D]`` into its runs, without copying.
+
+    In one cut: backwards, each slice of its own would cost a tensor of the whole row, and a sum with it.
+    """
+    sizes = [count * length for _, count, length in layout.runs]
+    return zip(*(torch.split(row[0], sizes, dim=1) for row in rows), strict=True)
+
+
+def _texts(run_HTD: Tensor, count: int, length: int) -> Tensor:
+    """Return the texts of a run, ``[N, H, L, D]``, without copying."""
+    heads, _, dimension = run_HTD.shape
+    return run_HTD.view(heads, count, length, dimension).transpose(0, 1)
 
 
 def _distances(length: int, device: torch.device) -> Tensor:

@@ -107,8 +107,9 @@ class Checkpoints:
         try:
             reached = Reached(**json.loads((newest / _ABOUT).read_text(encoding="utf-8")))
             weights = load_file(newest / _WEIGHTS)
+            count = len(weights)  # torch adds the frozen ones to it
             moments = torch.load(newest / _OPTIMIZER, map_location="cpu", weights_only=True)
-            missing = set_model_state_dict(self._model, weights, options=_OPTIONS).unexpected_keys
+            foreign = set_model_state_dict(self._model, weights, options=_OPTIONS).unexpected_keys
             set_optimizer_state_dict(
                 self._model, getattr(self._optimizer, "optimizer", self._optimizer), moments, options=_OPTIONS
             )
@@ -126,8 +127,12 @@ class Checkpoints:
                 f"Checkpoint {newest} is damaged or of another run: {error}. Remove it; the run then goes on from the "
                 "one before."
             ) from error
-        if missing:
-            raise TrainingError(f"Checkpoint {newest} is of another model: it has {missing[0]}. Remove it.")
+        trained = sum(parameter.requires_grad for parameter in self._model.parameters())
+        if foreign or count != trained:
+            raise TrainingError(
+                f"Checkpoint {newest} is of another model: it has {count} tensors, {len(foreign)} of them "
+                f"unknown here; expected the {trained} that are trained. Remove it."
+            )
         return reached
 
     def _all(self) -> list[Path]:

@@ -11,7 +11,7 @@ Shapes: T tokens, I inputs, O outputs, R rank.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +21,7 @@ from peft import LoraConfig
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from unmask.backbone.adapters import WEIGHTS_FILE
@@ -64,7 +65,8 @@ def drop_mask(shape: torch.Size, rate: float, device: torch.device) -> Tensor:
     """
     words = torch.randint(-(1 << 63), (1 << 63) - 1, (-(-shape.numel() // 4),), device=device)
     bits = words.view(torch.int16)[: shape.numel()].view(shape)
-    return bits < round(rate * _STEPS) - _STEPS // 2
+    # 65,536 of 65,536 would be a number that 16 bits do not hold.
+    return bits < min(round(rate * _STEPS), _STEPS - 1) - _STEPS // 2
 
 
 class _Product(torch.autograd.Function):
@@ -74,8 +76,8 @@ class _Product(torch.autograd.Function):
     def forward(  # noqa: PLR0917 - autograd passes by position
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a_RI: Tensor, b_OR: Tensor, scale: float, rate: float
     ) -> Tensor:
-        x_TI = x.reshape(-1, x.shape[-1])
-        a_RI, b_OR = a_RI.to(x.dtype), b_OR.to(x.dtype)
+        x_TI = x.reshape(-1, x.shape[-1]).to(weight.dtype)
+        a_RI, b_OR = a_RI.to(weight.dtype), b_OR.to(weight.dtype)
         mask = drop_mask(x_TI.shape, rate, x.device) if rate else None
         inner_TR = (x_TI if mask is None else x_TI.masked_fill(mask, 0)) @ a_RI.t()
         y_TO = x_TI @ weight.t() if bias is None else torch.addmm(bias, x_TI, weight.t())
@@ -101,7 +103,8 @@ class _Product(torch.autograd.Function):
             else:
                 x_gradient.add_((inner_gradient_TR @ a_RI).masked_fill_(mask, 0))
             x_gradient = x_gradient.view(*gradient.shape[:-1], -1)
-        return x_gradient, None, None, a_gradient.float(), b_gradient.float(), None, None
+        # Autograd casts each to the number format of what it belongs to.
+        return x_gradient, None, None, a_gradient, b_gradient, None, None
 
 
 class LoraLinear(nn.Module):
@@ -124,11 +127,12 @@ class LoraLinear(nn.Module):
         nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return ``[…, O]`` for ``[…, I]``."""
+        """Return ``[…, O]`` for ``[…, I]``, in the base's number format, whatever autocast would choose."""
         rate = self.dropout if self.training else 0.0
-        out: Tensor = _Product.apply(  # type: ignore[no-untyped-call]
-            x, self.base.weight, self.base.bias, self.lora_A, self.lora_B, self.scale, rate
-        )
+        with torch.autocast(x.device.type, enabled=False):
+            out: Tensor = _Product.apply(  # type: ignore[no-untyped-call]
+                x, self.base.weight, self.base.bias, self.lora_A, self.lora_B, self.scale, rate
+            )
         return out
 
 
@@ -161,8 +165,30 @@ def adapters_of(model: nn.Module) -> Iterator[tuple[str, LoraLinear]]:
             yield name, module
 
 
+def adapter_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Return A and B of each LoRA on ``model``, on the CPU, by their names in peft's files.
+
+    Where they are sharded (FSDP) they are gathered, which takes all processes: each calls this.
+    """
+    return {
+        f"{_PREFIX}{name}.{part}.weight": _whole(getattr(layer, part).detach()).cpu()
+        for name, layer in adapters_of(model)
+        for part in ("lora_A", "lora_B")
+    }
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
 def save_adapter(
-    model: PreTrainedModel, folder: Path, settings: Lora, *, base: str, dtype: torch.dtype = torch.float32
+    model: PreTrainedModel,
+    folder: Path,
+    settings: Lora,
+    *,
+    base: str,
+    dtype: torch.dtype = torch.float32,
+    tensors: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write the LoRA of ``model`` to ``folder`` as peft would: configuration and tensors.
 
@@ -172,25 +198,25 @@ def save_adapter(
         settings: what it was attached with.
         base: name of what it was trained on, so that the adapter can be loaded alone.
         dtype: number format of the tensors in the file.
+        tensors: what :func:`adapter_tensors` gave, if one process of several writes; None: taken from ``model``.
     """
-    tensors: dict[str, Tensor] = {}
-    targets: set[str] = set()
-    for name, layer in adapters_of(model):
-        targets.add(name.rpartition(".")[2])
-        for part in ("lora_A", "lora_B"):
-            tensors[f"{_PREFIX}{name}.{part}.weight"] = getattr(layer, part).detach().to("cpu", dtype).contiguous()
+    tensors = adapter_tensors(model) if tensors is None else tensors
+    targets = {name.rpartition(".")[2] for name, _ in adapters_of(model)}
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
-        target_modules=sorted(targets),
+        target_modules=list(targets),
         base_model_name_or_path=base,
         inference_mode=True,
         bias="none",
     )
+    config.target_modules = sorted(targets)  # peft made a set of them, whose order changes from run to run
     config.save_pretrained(str(folder))
     file = folder / WEIGHTS_FILE
     file.touch()
     mode = file.stat().st_mode
-    save_file(tensors, file, metadata={"format": "pt"})
+    save_file(
+        {name: tensor.to(dtype).contiguous() for name, tensor in tensors.items()}, file, metadata={"format": "pt"}
+    )
     file.chmod(mode)  # safetensors 0.8 writes files that only their owner may read

@@ -77,10 +77,29 @@ class Run:
         """Return the most tokens of one pass."""
         return self.tokens or usual.get(self.device.type, usual["cpu"])
 
-    def share(self, rows: Sequence[_Row]) -> Sequence[_Row]:
-        """Return this process's part of a batch."""
+    def shares(self, rows: Sequence[_Row]) -> list[Sequence[_Row]]:
+        """Return each process's part of a batch."""
         size = len(rows) // self.accelerator.num_processes
-        return rows[self.accelerator.process_index * size :][:size]
+        return [rows[process * size :][:size] for process in range(self.accelerator.num_processes)]
+
+    def passes(self, lengths: Sequence[Sequence[int]], usual: dict[str, int]) -> list[list[int]]:
+        """Split this process's texts into passes: as many, of as many texts, as every other process.
+
+        Where weights are sharded (FSDP) a pass gathers them, which takes all processes: one with fewer passes
+        would leave the others waiting for ever.
+
+        Args:
+            lengths: tokens of each text, process by process; all have as many texts.
+            usual: most tokens of one pass, by device.
+
+        Returns:
+            Lists of indices into this process's texts; together they name each once.
+        """
+        orders = [np.argsort(-np.asarray(own), kind="stable") for own in lengths]
+        longest = np.max([np.asarray(own)[order] for own, order in zip(lengths, orders, strict=True)], axis=0)
+        own = orders[self.accelerator.process_index]
+        # These lengths fall, so plan leaves them in their order.
+        return [own[places].tolist() for places in plan(longest.tolist(), self.tokens_of(usual))]
 
     def draw_from(self, step: int) -> None:
         """Seed torch for this step and process: what dropout draws from."""
@@ -171,8 +190,9 @@ class _MntpStep:
         # Every process masks the whole batch: so they agree on the number of masked tokens without asking.
         masked = [self._mask(row[0], generator) for row in rows]
         count = sum(len(row.labels_M) for row in masked)
-        own = run.share(masked)
-        passes = list(plan([len(row.ids_T) for row in own], run.tokens_of(TOKENS)))
+        shares = run.shares(masked)
+        own = shares[run.accelerator.process_index]
+        passes = run.passes([[len(row.ids_T) for row in share] for share in shares], TOKENS)
         run.draw_from(step)
         synced = _Passes(run, len(passes))
         loss, hits = 0.0, 0
@@ -224,10 +244,11 @@ class _ContrastiveStep:
 
     def __call__(self, rows: Sequence[Row], step: int) -> Outcome:
         run = self._run
-        own = [row * 2 for row in run.share(rows)] if self._twice else run.share(rows)
-        texts = list(chain.from_iterable(zip(*own, strict=True)))
+        shares = [self._texts(share) for share in run.shares(rows)]
+        texts = shares[run.accelerator.process_index]
+        count = len(rows) // len(shares)
         run.draw_from(step)
-        chunks = list(plan([len(text.ids) for text in texts], run.tokens_of(TOKENS_AT_ONCE)))
+        chunks = run.passes([[len(text.ids) for text in share] for share in shares], TOKENS_AT_ONCE)
         back = torch.tensor(np.argsort(np.concatenate(chunks)), device=run.device)
         passes = _Passes(run, len(chunks))
         loss_function: Callable[..., Tensor] = partial(self._loss, related_NB=self._related(rows))
@@ -240,7 +261,7 @@ class _ContrastiveStep:
             return embed(run.model, [texts[index] for index in chunk], self._pooling, run.device)
 
         def loss_of(vectors: Tensor) -> Tensor:
-            columns = vectors[back].view(len(own[0]), len(own), -1)
+            columns = vectors[back].view(-1, count, vectors.shape[-1])
             negatives_NKD = columns[2:].transpose(0, 1) if len(columns) > 2 else None
             return loss_function(columns[0], columns[1], negatives_NKD)
 
@@ -250,7 +271,11 @@ class _ContrastiveStep:
         else:
             loss = cached_backward(chunks, vectors_of, loss_of, backward=run.accelerator.backward)
         (mean,) = run.total(float(loss.detach()) / run.accelerator.num_processes)
-        return Outcome(loss=mean, tokens=sum(len(text.ids) for row in rows for text in row) * (1 + self._twice))
+        return Outcome(loss=mean, tokens=sum(len(text.ids) for share in shares for text in share))
+
+    def _texts(self, rows: Sequence[Row]) -> list[TokenizedText]:
+        """Return the texts of rows, column by column: queries, positives, first negatives and so on."""
+        return list(chain.from_iterable(zip(*(row * (1 + self._twice) for row in rows), strict=True)))
 
     def _related(self, rows: Sequence[Row]) -> Tensor | None:
         """Return which rows of the whole batch share a query or a positive with each row of this process, ``[N, B]``.

@@ -13,9 +13,10 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from unmask.backbone.attention import Layout
-from unmask.backbone.head import head_weight
+from unmask.backbone.head import read_head
 from unmask.backbone.loading import Backbone
 from unmask.errors import InputError
 from unmask.pooling import Pooling, pool
@@ -66,16 +67,22 @@ class Trainee(nn.Module):
         self.trainable = attach(self.model, lora, targets)
         self.mask_vector: nn.Parameter | None = None
         if new_mask:
-            mean = self._embedding.weight.detach().float().mean(dim=0)
-            self.mask_vector = nn.Parameter(mean)
-            self.trainable += mean.numel()
+            self.mask_vector = nn.Parameter(self._mean_token())
+            self.trainable += self.mask_vector.numel()
         _drop_attention(self.model, attention_dropout)
         if checkpointing:
-            self.model.gradient_checkpointing_enable({"use_reentrant": False})
+            _checkpoint(self.model)
 
     @property
     def _embedding(self) -> nn.Embedding:
         return cast("nn.Embedding", self.model.get_input_embeddings())
+
+    @torch.no_grad()
+    def _mean_token(self) -> Tensor:
+        """Return the mean of what the tokens are embedded as, ``[D]`` float32; some families scale their weights."""
+        every = torch.arange(self._embedding.num_embeddings, device=self._embedding.weight.device)
+        embedded: Tensor = self._embedding(every)
+        return embedded.mean(dim=0, dtype=torch.float32)
 
     @property
     def parameters_trained(self) -> list[nn.Parameter]:
@@ -97,7 +104,7 @@ class Trainee(nn.Module):
 
     def head(self, source: Path) -> Callable[[Tensor], Tensor]:
         """Return the LM head of the base in ``source``: states ``[m, D]`` → logits ``[m, V]``."""
-        weight = head_weight(self.backbone, source)
+        weight, bias = read_head(self.backbone, source)
         changes = [
             (change, float(value))
             for name, change in _LOGITS.items()
@@ -105,7 +112,7 @@ class Trainee(nn.Module):
         ]
 
         def logits_of(states: Tensor) -> Tensor:
-            logits = states @ weight.t()
+            logits = linear(states, weight, bias)
             for change, value in changes:
                 logits = change(logits, value)
             return logits
@@ -133,10 +140,19 @@ def embed(model: Callable[..., Tensor], texts: Sequence[TokenizedText], mode: Po
     return vectors[torch.tensor(np.argsort(order), device=device)]
 
 
+def _checkpoint(model: Any) -> None:
+    """Let each layer be computed again in backward; the method has another name since transformers 5.20."""
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+
+
 def _drop_attention(model: Any, rate: float) -> None:
     """Set the dropout of attention weights, which transformers hands to the attention function in training."""
     layers = [module for module in model.modules() if hasattr(module, "attention_dropout")]
-    if rate and not layers:
-        raise InputError(f"{type(model).__name__} has no dropout in its attention; use lora.dropout instead.")
+    if rate and len(layers) < model.config.num_hidden_layers:
+        raise InputError(
+            f"{type(model).__name__} has dropout in the attention of {len(layers)} of its "
+            f"{model.config.num_hidden_layers} layers; expected all. Set attention_dropout to 0 and use lora.dropout."
+        )
     for layer in layers:
         layer.attention_dropout = rate
