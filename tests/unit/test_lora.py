@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tests.tiny import LORA_TARGETS, tiny_model
 from unmask.backbone.adapters import apply_adapter
 from unmask.errors import InputError
-from unmask.training.lora import Lora, LoraLinear, adapters_of, attach, drop_mask, save_adapter
+from unmask.training.lora import Lora, LoraLinear, adapters_of, attach, kept, random_bits, save_adapter
 
 INPUTS, OUTPUTS, TOKENS = 24, 40, 11
 
@@ -57,6 +57,11 @@ def outcome(layer: nn.Module, x: Tensor, a: Tensor, b: Tensor) -> list[Tensor]:
 
 
 # --- the layer -----------------------------------------------------------------------------------
+
+
+def drop_mask(shape: torch.Size, rate: float, device: torch.device) -> Tensor:
+    """True where an element is dropped."""
+    return kept(random_bits(shape, device), rate, torch.float32) == 0
 
 
 @pytest.mark.parametrize("bias", [False, True])

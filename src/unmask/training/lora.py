@@ -2,7 +2,7 @@
 
 peft's layer makes four tensors of the size of its output or input on the way and keeps a float mask for
 each dropout; here the product with A and B is added into the base's output in place, and backward keeps
-nothing but the input, the r-wide product and a byte mask. Files are peft's own format, and
+nothing but the input, the r-wide product and two bytes of dropout an element. Files are peft's own format, and
 :func:`unmask.backbone.adapters.apply_adapter` reads them back.
 
 Shapes: T tokens, I inputs, O outputs, R rank.
@@ -57,16 +57,21 @@ class Lora:
             raise InputError(f"lora.dropout is {self.dropout}; expected 0 ≤ dropout < 1.")
 
 
-def drop_mask(shape: torch.Size, rate: float, device: torch.device) -> Tensor:
-    """Return a mask that is True where an element is dropped, drawn from torch's generator of ``device``.
-
-    Sixteen random bits an element, so the rate is met to 1/65,536: on a CPU six times faster than
-    ``bernoulli_``, which took a fifth of a training step.
-    """
+def random_bits(shape: torch.Size, device: torch.device) -> Tensor:
+    """Return sixteen random bits an element, int16, drawn from torch's generator of ``device``."""
     words = torch.randint(-(1 << 63), (1 << 63) - 1, (-(-shape.numel() // 4),), device=device)
-    bits = words.view(torch.int16)[: shape.numel()].view(shape)
+    return words.view(torch.int16)[: shape.numel()].view(shape)
+
+
+def kept(bits: Tensor, rate: float, dtype: torch.dtype) -> Tensor:
+    """Return 0 for the share ``rate`` of the elements, which is dropped, and 1 for the others, in ``dtype``.
+
+    The rate is met to 1/65,536. Bits and a comparison into floats take a tenth of the time of ``bernoulli_`` on a
+    CPU, where that took a fifth of a training step, and multiplying by the result a sixth of ``masked_fill``'s.
+    """
     # 65,536 of 65,536 would be a number that 16 bits do not hold.
-    return bits < min(round(rate * _STEPS), _STEPS - 1) - _STEPS // 2
+    least = min(round(rate * _STEPS), _STEPS - 1) - _STEPS // 2
+    return torch.ge(bits, least, out=torch.empty(bits.shape, dtype=dtype, device=bits.device))
 
 
 class _Product(torch.autograd.Function):
@@ -78,30 +83,32 @@ class _Product(torch.autograd.Function):
     ) -> Tensor:
         x_TI = x.reshape(-1, x.shape[-1]).to(weight.dtype)
         a_RI, b_OR = a_RI.to(weight.dtype), b_OR.to(weight.dtype)
-        mask = drop_mask(x_TI.shape, rate, x.device) if rate else None
-        inner_TR = (x_TI if mask is None else x_TI.masked_fill(mask, 0)) @ a_RI.t()
+        bits = random_bits(x_TI.shape, x.device) if rate else None
+        inner_TR = (x_TI if bits is None else kept(bits, rate, x_TI.dtype).mul_(x_TI)) @ a_RI.t()
         y_TO = x_TI @ weight.t() if bias is None else torch.addmm(bias, x_TI, weight.t())
         # What survives dropout grows by 1 / (1 - rate); here that is a part of the scale.
         ctx.scale = scale / (1 - rate)
         y_TO.addmm_(inner_TR, b_OR.t(), alpha=ctx.scale)
-        ctx.save_for_backward(x_TI, weight, a_RI, b_OR, inner_TR, mask)
+        ctx.rate = rate
+        ctx.save_for_backward(x_TI, weight, a_RI, b_OR, inner_TR, bits)
         return y_TO.view(*x.shape[:-1], -1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x_TI, weight, a_RI, b_OR, inner_TR, mask = ctx.saved_tensors
+        x_TI, weight, a_RI, b_OR, inner_TR, bits = ctx.saved_tensors
+        kept_TI = None if bits is None else kept(bits, ctx.rate, x_TI.dtype)
         y_TO = gradient.reshape(-1, gradient.shape[-1])
         inner_gradient_TR = (y_TO @ b_OR).mul_(ctx.scale)
         b_gradient = (y_TO.t() @ inner_TR).mul_(ctx.scale)
-        a_gradient = inner_gradient_TR.t() @ (x_TI if mask is None else x_TI.masked_fill(mask, 0))
+        a_gradient = inner_gradient_TR.t() @ (x_TI if kept_TI is None else kept_TI * x_TI)
         x_gradient = None
         if ctx.needs_input_grad[0]:
             x_gradient = y_TO @ weight
-            if mask is None:
+            if kept_TI is None:
                 x_gradient.addmm_(inner_gradient_TR, a_RI)
             else:
-                x_gradient.add_((inner_gradient_TR @ a_RI).masked_fill_(mask, 0))
+                x_gradient.addcmul_(inner_gradient_TR @ a_RI, kept_TI)
             x_gradient = x_gradient.view(*gradient.shape[:-1], -1)
         # Autograd casts each to the number format of what it belongs to.
         return x_gradient, None, None, a_gradient, b_gradient, None, None
