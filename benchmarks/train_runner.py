@@ -28,8 +28,8 @@ def unmask(job: dict[str, Any]) -> tuple[Any, Step]:
     from unmask import Encoder, Text
     from unmask.text import TokenizedText
     from unmask.training.lora import Lora
+    from unmask.training.preparing import Options, prepare
     from unmask.training.recipe import Mntp, Recipe, SimCse, Stage
-    from unmask.training.running import Options, prepare
 
     mntp = job["stage"] == "mntp"
     common: dict[str, Any] = {

@@ -19,8 +19,9 @@ from tests.tiny_tokenizer import SENTENCES
 from unmask.training.data.sources import PairSource, Source
 from unmask.training.lora import Lora
 from unmask.training.monitor import read_metrics
+from unmask.training.preparing import Options
 from unmask.training.recipe import Mntp, Recipe, SimCse, Stage, Supervised
-from unmask.training.running import Options, run_recipe
+from unmask.training.running import run_recipe
 
 FILE: Final = Path(__file__).parent / "integration" / "golden_losses.json"
 KINDS: Final = ("mntp", "simcse", "supervised")

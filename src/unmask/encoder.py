@@ -100,8 +100,9 @@ class Encoder:
         """Load an encoder.
 
         Args:
-            source: a short name (``unmask pull --list``), by default that of the encoder that comes with Unmask; a folder of any known layout, a GGUF file, or a
-                hub name. An adapter's own base is found and loaded with it.
+            source: a short name (``unmask pull --list``; by default, that of the encoder that comes with Unmask), a
+                folder of any known layout, a GGUF file, or a hub name. An adapter's own base is found and loaded
+                with it.
             adapters: adapters to apply on top, in order; each but the last is merged.
             bidirectional: False for the causal baseline. None: as the checkpoint says, else True.
             pooling: ``mean``, ``weighted_mean``, ``last``, ``first``, or llm2vec's names for them.

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import unmask as unmask_package
-from tests.tiny import write_base, write_home
+from tests.tiny import write_home
 from unmask.cli import app
 from unmask.cli.outcome import run
 
@@ -75,7 +75,8 @@ def start(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
     """Run a command line in another process, which heeds Ctrl-C whatever this one does."""
     code = (
         "import os, pathlib, signal, sys; import unmask.hub.locate as locate; "
-        "locate.SHIPPED = pathlib.Path(os.environ['UNMASK_HOME'], 'encoders'); signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "locate.SHIPPED = pathlib.Path(os.environ['UNMASK_HOME'], 'encoders'); "
+        "signal.signal(signal.SIGINT, signal.default_int_handler); "
         "from unmask.cli import main; main(sys.argv[1:])"
     )
     return subprocess.Popen(

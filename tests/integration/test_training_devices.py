@@ -30,8 +30,9 @@ from unmask.training.checkpoints import Checkpoints, Reached
 from unmask.training.data.sources import PairSource, Source
 from unmask.training.loop import Pace
 from unmask.training.lora import Lora
+from unmask.training.preparing import Options
 from unmask.training.recipe import Mntp, Recipe, Stage, Supervised
-from unmask.training.running import Options, run_recipe
+from unmask.training.running import run_recipe
 from unmask.training.sts import StsFile
 from unmask.training.trainee import Trainee
 

@@ -37,10 +37,11 @@ from unmask.training.data.sources import PairSource, Source
 from unmask.training.loop import Pace, Training
 from unmask.training.lora import Lora
 from unmask.training.monitor import read_metrics
+from unmask.training.preparing import Options
 from unmask.training.recipe import Mntp, Recipe, SimCse, Supervised
 from unmask.training.recipe_file import read_recipe, recipe_json
 from unmask.training.recipes import RECIPES
-from unmask.training.running import Options, run_recipe
+from unmask.training.running import run_recipe
 from unmask.training.sts import StsFile, read_sts
 
 pytestmark = pytest.mark.timeout(900)

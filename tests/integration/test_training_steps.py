@@ -31,8 +31,8 @@ from unmask.training.data.rows import Row
 from unmask.training.data.sources import PairSource
 from unmask.training.lora import Lora, adapters_of, save_adapter
 from unmask.training.objectives import info_nce, matryoshka
+from unmask.training.preparing import Options, prepare, read_rows
 from unmask.training.recipe import Mntp, Recipe, SimCse, Stage, Supervised
-from unmask.training.running import Options, prepare, read_rows
 from unmask.training.steps import Outcome, Run, Step, seed_of
 from unmask.training.trainee import Trainee, embed, packed
 

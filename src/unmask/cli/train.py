@@ -294,7 +294,8 @@ def _run(recipe: Recipe, output: Path, given: dict[str, Any]) -> None:
 
     require_extras(*ALWAYS, *(SCORES if given["sts"] else ()))
     from unmask.training.loop import Pace
-    from unmask.training.running import Options, is_finished, run_recipe
+    from unmask.training.preparing import Options
+    from unmask.training.running import is_finished, run_recipe
     from unmask.training.sts import read_sts
 
     pace = Pace(

@@ -86,7 +86,6 @@ SMOLLM2: Final = Entry(
 )
 
 
-
 def _ours(stage: str, about: str, *shipped: str) -> Entry:
     """Return an encoder that was trained with a recipe of this package and comes with it."""
     return Entry(

@@ -15,8 +15,8 @@ from accelerate import Accelerator
 
 from unmask.training.data.batches import Batches
 from unmask.training.extras import ALWAYS, require_extras
+from unmask.training.preparing import Options, load_base, prepare, read_rows, require_data
 from unmask.training.recipe import Recipe, Stage, Supervised
-from unmask.training.running import Options, load_base, prepare, read_rows, require_data
 
 #: A trained parameter, its gradient and AdamW's two moments, float32 each.
 _BYTES_TRAINED = 16

@@ -15,19 +15,18 @@ import gc
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-import torch
 from accelerate import Accelerator
 
+from unmask.checkpoint import MAX_LENGTH
 from unmask.encoder import Encoder
 from unmask.errors import InputError, UnmaskError
 from unmask.training import card, monitor
 from unmask.training.checkpoints import Reached, writing
-from unmask.training.data import store
 from unmask.training.data.batches import Batches
 from unmask.training.data.report import Tally
 from unmask.training.data.rows import Rows
@@ -45,36 +44,11 @@ from unmask.training.folder import (
     same_data,
     write_json,
 )
-from unmask.training.loop import Pace, Training, make_optimizer
-from unmask.training.recipe import NEW_MASK, Mntp, Recipe, SimCse, Stage, Supervised
-from unmask.training.steps import Run, make_step, seed_of
-from unmask.training.sts import StsFile
-from unmask.training.trainee import Trainee
+from unmask.training.loop import Training
+from unmask.training.preparing import Options, load_base, make_trainee, prepare, read_rows, require_data
+from unmask.training.recipe import Recipe, Stage, Supervised
 
 _ENCODER: Final = "encoder"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """How a recipe is run, which changes nothing of what it makes but where it says so.
-
-    Attributes:
-        device: ``auto`` or a torch device; with several processes, that of each.
-        dtype: of the base: ``auto`` is bfloat16 on CUDA, float32 elsewhere. Adapters are float32.
-        tokens: most tokens of one pass; None for what the device usually holds.
-        checkpointing: compute layers again in backward, for less memory.
-        sts: scored pairs that decide which adapter is kept.
-        pace: how often to pause, and when to end.
-        progress: show bars and reports.
-    """
-
-    device: str = "auto"
-    dtype: str = "auto"
-    tokens: int | None = None
-    checkpointing: bool = False
-    sts: StsFile | None = None
-    pace: Pace = field(default_factory=Pace)
-    progress: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,67 +131,6 @@ def is_finished(folder: Path) -> bool:
     return (folder / _ENCODER).is_dir()
 
 
-def load_base(recipe: Recipe, stage: Stage, adapters: Sequence[str], options: Options) -> Encoder:
-    """Return the encoder that a stage starts from, adapters merged."""
-    return Encoder.load(
-        recipe.base,
-        adapters=adapters,
-        bidirectional=recipe.bidirectional,
-        pooling=recipe.pooling,
-        max_length=stage.max_length,
-        device=options.device,
-        dtype=options.dtype,
-        progress=options.progress,
-    )
-
-
-def read_rows(stage: Stage, encoder: Encoder, folder: Path, *, limit: int | None, progress: bool) -> Rows:
-    """Return the rows that a stage trains on, at most ``limit``; None for all there are."""
-    texts = encoder.pipeline.tokenizer
-    if isinstance(stage, Mntp):
-        return store.blocks(
-            stage.data, encoder.tokenizer, length=stage.max_length, limit=limit, folder=folder, progress=progress
-        )
-    if isinstance(stage, SimCse):
-        return store.sentences(stage.data, texts, limit=limit, folder=folder, progress=progress)
-    assert isinstance(stage, Supervised)
-    return store.pairs(stage.data, texts, limit=limit, folder=folder, progress=progress)
-
-
-def prepare(
-    recipe: Recipe, stage: Stage, encoder: Encoder, accelerator: Accelerator, options: Options
-) -> tuple[Run, Any, Any]:
-    """Put a stage's adapter on an encoder's model, and return the run, its step and its optimiser."""
-    torch.manual_seed(seed_of(recipe.seed))
-    trainee = _trainee(stage, encoder, options)
-    optimizer = make_optimizer(stage, trainee.parameters_trained)
-    model, wrapped = accelerator.prepare(trainee, optimizer)
-    trainee.train()
-    run = Run(trainee=trainee, model=model, accelerator=accelerator, seed=recipe.seed, tokens=options.tokens)
-    step = make_step(stage, run, tokenizer=encoder.tokenizer, base=encoder.checkpoint.base, pooling=recipe.pooling)
-    return run, step, wrapped
-
-
-def _trainee(stage: Stage, encoder: Encoder, options: Options) -> Trainee:
-    return Trainee(
-        encoder.backbone,
-        stage.lora,
-        attention_dropout=stage.attention_dropout,
-        checkpointing=options.checkpointing,
-        new_mask=isinstance(stage, Mntp) and stage.mask_token == NEW_MASK,
-    )
-
-
-def require_data(recipe: Recipe) -> None:
-    """Raise :class:`InputError` unless every stage has data."""
-    for stage in recipe.stages:
-        if not stage.data:
-            raise InputError(
-                f"Stage {stage.kind} of recipe {recipe.name!r} has no data. Give it a file, folder or data set: "
-                f"--data {stage.kind}=PATH."
-            )
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Work:
     """What all stages of a run share."""
@@ -242,7 +155,7 @@ class _Work:
                 read = read_pairs if isinstance(stage, Supervised) else read_texts
                 with closing(read(source, Tally(name=source.name))) as texts:
                     next(texts, None)
-            _trainee(stage, self._load(stage, self.recipe.adapters, show=False), self.options)
+            make_trainee(stage, self._load(stage, self.recipe.adapters, show=False), self.options)
             gc.collect()
 
     def train(self, stage: Stage, adapters: Sequence[str], place: Path) -> StageResult:
@@ -344,7 +257,8 @@ def _result_of(place: Path) -> StageResult | None:
 def _save_encoder(
     recipe: Recipe, adapters: Sequence[str], results: Sequence[StageResult], folder: Path, options: Options
 ) -> None:
-    longest = max(stage.max_length for stage in recipe.stages)
+    # Trained on short texts, an encoder still reads long ones; the published ones saw 128 tokens in SimCSE.
+    longest = max(MAX_LENGTH, *(stage.max_length for stage in recipe.stages))
     encoder = load_base(
         recipe, replace(recipe.stages[-1], max_length=longest), adapters, replace(options, progress=False)
     )
