@@ -215,12 +215,15 @@ def test_recipe_with_every_setting_is_read_back(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ("{", "cannot be read as JSON"),
-        ("[]", "is no recipe"),
-        ("{}", "is no recipe"),
-        ('{"name": "a", "base": "b", "stages": [{"kind": "sft"}]}', "stage kind is 'sft'; expected one of mntp"),
-        ('{"name": "a", "base": "b", "stages": [{"kind": "mntp", "bach": 1}]}', "is no recipe: .*bach"),
+        ("[]", "A recipe is .*expected an object"),
+        ("{}", "There is no name"),
+        (
+            '{"name": "a", "base": "b", "stages": [{"kind": "sft"}]}',
+            "The kind of a stage is 'sft'; expected one of mntp",
+        ),
+        ('{"name": "a", "base": "b", "stages": [{"kind": "mntp", "bach": 1}]}', "There is no setting mntp.bach"),
         ('{"name": "a", "base": "b", "stages": [{"kind": "mntp", "batch": 0}]}', "recipe.json: mntp.batch is 0"),
-        ('{"name": "a", "stages": [{"kind": "mntp"}]}', "is no recipe: .*base"),
+        ('{"name": "a", "stages": [{"kind": "mntp"}]}', "There is no base"),
     ],
 )
 def test_file_that_holds_no_recipe(content: str, message: str, tmp_path: Path) -> None:
@@ -288,3 +291,22 @@ def test_variant_is_a_copy() -> None:
     assert replace(recipe, base="x").base == "x"
     assert recipe.with_stage("mntp", batch=3).stage("mntp").batch == 3
     assert recipe.stage("mntp").batch != 3
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("mntp.batch.x", "3", "has no parts"),
+        ("mntp.lora.rank.x", "3", "has no parts"),
+        ("mntp.lora.alpha", "nan", "alpha"),
+        ("mntp.learning_rate", "inf", "learning_rate"),
+        ("mntp.mask_token", "", "mask_token"),
+        ("simcse.temperature", "inf", "temperature"),
+        ("simcse.false_negative_margin", "-1", "false_negative_margin"),
+        ("simcse.dimensions", "0", "dimensions"),
+        ("simcse.dimensions", "8,8", "dimensions"),
+    ],
+)
+def test_values_that_no_step_could_use_are_refused_at_once(path: str, value: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        find_recipe("smollm2-135m-unsup").with_value(path, value)

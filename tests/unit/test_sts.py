@@ -106,3 +106,19 @@ def test_each_sentence_is_encoded_once() -> None:
     encoder: Any = Angles()
     StsFile("x", (1.0, 2.0, 3.0), ("10", "20", "10"), ("20", "30", "10")).score(encoder)
     assert sorted(encoder.texts) == ["10", "20", "30"]
+
+
+def test_a_byte_order_mark_and_odd_separators_are_no_lines(tmp_path: Path) -> None:
+    file = tmp_path / "pairs.tsv"
+    file.write_bytes("\ufeff5\ta\u2028b\tc\r\n1\td\te\r\n".encode())
+    found = read_sts(file)
+    assert found.gold == (5.0, 1.0)
+    assert found.left == ("a\u2028b", "d")
+    assert found.right == ("c", "e")
+
+
+def test_a_score_that_is_no_number_is_no_heading(tmp_path: Path) -> None:
+    file = tmp_path / "pairs.tsv"
+    file.write_text("nan\ta\tb\n1\tc\td\n2\te\tf\n")
+    with pytest.raises(InputError, match="line 1"):
+        read_sts(file)

@@ -17,7 +17,7 @@ from unmask.progress import Progress
 from unmask.training.checkpoints import Checkpoints, Reached, writing
 from unmask.training.data.batches import Batches
 from unmask.training.data.rows import Rows
-from unmask.training.lora import save_adapter
+from unmask.training.lora import adapter_tensors, save_adapter
 from unmask.training.monitor import Monitor
 from unmask.training.recipe import Stage
 from unmask.training.steps import Run, Step
@@ -175,7 +175,8 @@ class Training:
 
     def _keep_adapter(self) -> None:
         target = self.folder / "adapter"
+        tensors = adapter_tensors(self.run.trainee.model)  # every process: where they are sharded they are gathered
         if self.run.accelerator.is_main_process:
             with writing(target), atomic_folder(target, replace=True) as draft:
-                save_adapter(self.run.trainee.model, draft, self.stage.lora, base=self.base)
+                save_adapter(self.run.trainee.model, draft, self.stage.lora, base=self.base, tensors=tensors)
         self.run.accelerator.wait_for_everyone()

@@ -51,7 +51,7 @@ class Lora:
     def __post_init__(self) -> None:
         if self.rank < 1:
             raise InputError(f"lora.rank is {self.rank}; expected at least 1.")
-        if self.alpha <= 0:
+        if not 0 < self.alpha < math.inf:
             raise InputError(f"lora.alpha is {self.alpha}; expected more than 0.")
         if not 0 <= self.dropout < 1:
             raise InputError(f"lora.dropout is {self.dropout}; expected 0 ≤ dropout < 1.")

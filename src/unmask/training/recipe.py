@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import types
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any, ClassVar, Final, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 from unmask.errors import InputError
@@ -64,7 +64,7 @@ class Stage:
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "max_length"):
             _require(getattr(self, name) >= 1, f"{self.kind}.{name}", getattr(self, name), "at least 1")
-        _require(self.learning_rate > 0, f"{self.kind}.learning_rate", self.learning_rate, "more than 0")
+        _require(0 < self.learning_rate < math.inf, f"{self.kind}.learning_rate", self.learning_rate, "more than 0")
         _require(0 <= self.warmup < self.steps, f"{self.kind}.warmup", self.warmup, f"0 to {self.steps - 1}")
         _require(
             self.horizon is None or self.horizon >= self.steps, f"{self.kind}.horizon", self.horizon, "at least steps"
@@ -102,6 +102,7 @@ class Mntp(Stage):
     def __post_init__(self) -> None:
         super().__post_init__()
         _require(0 < self.mask_rate <= 1, "mntp.mask_rate", self.mask_rate, "more than 0, at most 1")
+        _require(bool(self.mask_token), "mntp.mask_token", repr(self.mask_token), f"a token, or {NEW_MASK!r}")
         _require_one_of(get_args(Strategy), "mntp.strategy", self.strategy)
 
 
@@ -122,7 +123,11 @@ class Contrastive(Stage):
     def __post_init__(self) -> None:
         super().__post_init__()
         _require(self.batch >= 2, f"{self.kind}.batch", self.batch, "at least 2: other rows are the negatives")
-        _require(self.temperature > 0, f"{self.kind}.temperature", self.temperature, "more than 0")
+        _require(0 < self.temperature < math.inf, f"{self.kind}.temperature", self.temperature, "more than 0")
+        margin, sizes = self.false_negative_margin, self.dimensions
+        _require(margin is None or margin >= 0, f"{self.kind}.false_negative_margin", margin, "at least 0, or none")
+        different = len(set(sizes)) == len(sizes) and min(sizes, default=1) >= 1
+        _require(different, f"{self.kind}.dimensions", sizes, "sizes of at least 1, none twice")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,7 +248,9 @@ def _with(target: Any, path: str, text: str, whole: str) -> Any:
             f"There is no setting {whole!r}; expected one of {', '.join(sorted(own - {'stages', 'data'}))}."
         )
     if rest:
-        return replace(target, **{name: _with(getattr(target, name), rest, text, whole)})
+        inner = getattr(target, name)
+        _require(is_dataclass(inner), whole, "no setting", f"{whole.removesuffix(f'.{rest}')}, which has no parts")
+        return replace(target, **{name: _with(inner, rest, text, whole)})
     return replace(target, **{name: _parse(text, hints[name], whole)})
 
 

@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedType
 
 from unmask.checkpoint import MAX_LENGTH
 from unmask.encoder import Encoder
@@ -99,6 +99,10 @@ def run_recipe(
     require_extras(*ALWAYS, *(SCORES if options.sts else ()))
     require_data(recipe)
     accelerator = Accelerator(cpu=options.device == "cpu")
+    if options.sts and accelerator.distributed_type == DistributedType.FSDP:
+        raise InputError(
+            "Scores on the way cannot be had under FSDP, whose parts hold no whole model. Leave out --sts."
+        )
     tell = say if options.progress and accelerator.is_main_process else _silent
     places = [folder / f"{number}-{stage.kind}" for number, stage in enumerate(recipe.stages, start=1)]
     begun = is_free(folder)

@@ -46,16 +46,17 @@ def read_sts(file: Path) -> StsFile:
         InputError: there is no such file, or a line is not as above.
     """
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        # Only at line ends: U+2028 and the like may stand in a sentence.
+        lines = file.read_text(encoding="utf-8-sig").rstrip("\r\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"{file} cannot be read: {error}. Expected lines 'score<TAB>sentence<TAB>sentence'."
         ) from error
     rows = []
     for number, line in enumerate(lines, start=1):
-        cells = line.split("\t")
+        cells = line.rstrip("\r").split("\t")
         score = _number(cells[0])
-        if number == 1 and score is None:
+        if number == 1 and _is_heading(cells[0]):
             continue
         if len(cells) != 3 or score is None or not all(cell.strip() for cell in cells[1:]):
             raise InputError(f"{file}, line {number}: got {line[:60]!r}; expected 'score<TAB>sentence<TAB>sentence'.")
@@ -64,6 +65,14 @@ def read_sts(file: Path) -> StsFile:
         raise InputError(f"{file} holds {len(rows)} pairs; expected at least two, of different scores.")
     gold, left, right = zip(*rows, strict=True)
     return StsFile(file.stem, gold, left, right)
+
+
+def _is_heading(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return True
+    return False
 
 
 def _number(cell: str) -> float | None:
