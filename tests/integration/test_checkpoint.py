@@ -262,9 +262,10 @@ def test_failing_save_leaves_nothing(base: Path, tmp_path: Path, monkeypatch: py
 def test_interrupted_save_leaves_nothing(base: Path, tmp_path: Path) -> None:
     """A process that gets Ctrl-C in the middle of writing its weights."""
     program = f"""
-        import sys, time
+        import signal, time
         import unmask.checkpoint.weights as weights
         from unmask import Encoder
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background are born deaf to it
         encoder = Encoder.load({str(base)!r})
         real = weights.save_file
         def slow(*arguments, **options):
