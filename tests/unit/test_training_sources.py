@@ -296,3 +296,11 @@ def test_the_report_says_what_became_of_each_source() -> None:
         "2 sources: 1,105 pairs, 50,080 tokens",
     ]
     assert Report.from_dict(json.loads(json.dumps(report.as_dict()))) == report
+
+
+def test_a_query_may_be_called_anchor(tmp_path: Path) -> None:
+    file = tmp_path / "triplets.jsonl"
+    file.write_text('{"anchor": "a", "positive": "b", "negative": "c"}\n')
+    assert list(read_pairs(PairSource(path=str(file)), Tally(name="triplets"))) == [("a", "b", "c")]
+    file.write_text('{"anchor": "a", "query": "q", "positive": "b"}\n')
+    assert list(read_pairs(PairSource(path=str(file)), Tally(name="triplets"))) == [("q", "b")]

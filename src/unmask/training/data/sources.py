@@ -150,6 +150,8 @@ def read_texts(source: Source, tally: Tally) -> Generator[str, None, None]:
 def read_pairs(source: Source, tally: Tally) -> Generator[tuple[str, ...], None, None]:
     """Yield ``(query, positive, *negatives)``, from rows ``{"query", "positive"}`` with or without ``"negative"``.
 
+    A query may also be called ``anchor``, as in data sets made for sentence-transformers.
+
     A row's ``negative`` is a string or a list of strings. All tuples are as long as the first: rows with fewer
     negatives are skipped, of rows with more the first negatives are taken, and both are counted.
 
@@ -182,7 +184,9 @@ def _pair(record: dict[str, Any], where: str) -> tuple[str, ...]:
     for text in negatives:
         if not isinstance(text, str):
             raise InputError(f"{where}: field 'negative' holds {json_type(text)}; expected a string or strings.")
-    return _string(record, "query", where), _string(record, "positive", where), *negatives
+    # Data sets made for sentence-transformers call the query so.
+    query = "anchor" if "anchor" in record and "query" not in record else "query"
+    return _string(record, query, where), _string(record, "positive", where), *negatives
 
 
 def _whole(record: str, source: Source, where: str) -> str:

@@ -1,6 +1,6 @@
 """Ours, for SmolLM2-135M: the settings of the shipped encoders, trained on a CPU.
 
-The published amount of data is out of a CPU's reach: these runs see an eightieth of it (MNTP) to a twentieth (SimCSE), so
+The published amount of data is out of a CPU's reach: these runs see an eightieth of it (MNTP), a twentieth (SimCSE), so
 blocks are shorter, batches smaller and learning rates higher. Without dropout in the LoRA: no text is seen twice. The
 texts named here can be had by everyone; the shipped encoders saw others of their kind (``experiments/recipes``).
 """
