@@ -60,7 +60,7 @@ def _measure(
         optimizer.step()
         optimizer.zero_grad()
         seconds = time.perf_counter() - begun
-    steps = min(stage.steps, options.pace.max_steps or stage.steps)
+    steps = options.pace.steps_of(stage)
     if options.pace.max_tokens:
         steps = min(steps, -(-options.pace.max_tokens // outcome.tokens))
     trained = run.trainee.trainable

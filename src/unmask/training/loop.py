@@ -43,6 +43,10 @@ class Pace:
     max_steps: int | None = None
     max_tokens: int | None = None
 
+    def steps_of(self, stage: Stage) -> int:
+        """Return the steps after which a stage ends, if its tokens do not end it before."""
+        return min(stage.steps, self.max_steps or stage.steps)
+
 
 def make_optimizer(stage: Stage, parameters: list[torch.nn.Parameter]) -> torch.optim.AdamW:
     """Return the optimiser of a stage; its state is float32, like the adapter."""
@@ -93,10 +97,9 @@ class Training:
         checkpoints = Checkpoints(self.folder / "checkpoints", self.run.model, self.optimizer, self.run.accelerator)
         reached = checkpoints.load_newest()
         main = self.run.accelerator.is_main_process
-        last = min(self.stage.steps, self.pace.max_steps or self.stage.steps)
         bar = Progress(
             self.stage.kind,
-            total=last,
+            total=self.pace.steps_of(self.stage),
             initial=reached.step,
             unit="steps",
             extra_unit="tokens",
@@ -116,7 +119,7 @@ class Training:
 
     def _ended(self, reached: Reached) -> bool:
         enough = self.pace.max_tokens is not None and reached.tokens >= self.pace.max_tokens
-        return enough or reached.step >= min(self.stage.steps, self.pace.max_steps or self.stage.steps)
+        return enough or reached.step >= self.pace.steps_of(self.stage)
 
     def _step(self, reached: Reached, monitor: Monitor, bar: Progress) -> Reached:
         """Take one step, and write down how it went."""

@@ -216,7 +216,7 @@ class _Work:
         if self.accelerator.is_main_process:
             same_data(place, rows.report.as_dict())
         self.accelerator.wait_for_everyone()
-        steps = min(stage.steps, self.options.pace.max_steps or stage.steps)
+        steps = self.options.pace.steps_of(stage)
         self.say(f"{stage.kind}: {steps:,} steps of {stage.batch:,} rows; metrics in {place / monitor.METRICS}")
 
     def _finish(self, result: StageResult, place: Path) -> None:
