@@ -1,0 +1,1 @@
+"""How good an encoder is: tasks, their figures with intervals, and reports that stand models side by side."""

@@ -1,0 +1,100 @@
+"""How sure a figure is, and a difference between two: resampling by item.
+
+Percentile bootstrap: B. Efron, R. Tibshirani, An Introduction to the Bootstrap (1993), chapter 13. For a difference
+both models are resampled with the same items, which is what makes the test paired (Dror et al., ACL 2018, section 3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unmask.evaluation.outcome import Metric, Samples
+
+RESAMPLES: Final = 1_000
+SEED: Final = 0
+#: Probability that a bootstrap interval holds the truth.
+CONFIDENCE: Final = 0.95
+
+#: From samples, resampled or not, to every metric by name.
+Statistic = Callable[[Samples], dict[str, float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """How much better the second of two models is, on the same items.
+
+    Attributes:
+        value: second minus first.
+        low: lower end of the 95 % interval.
+        high: upper end.
+        p: two-sided p-value: how probable a difference as large as this is if there is none, at least
+            1 / (resamples + 1).
+    """
+
+    value: float
+    low: float
+    high: float
+    p: float
+
+
+def take(samples: Samples, rows: NDArray[np.int64]) -> Samples:
+    """Return the given rows of every array."""
+    return {name: array[rows] for name, array in samples.items()}
+
+
+def intervals(statistic: Statistic, samples: Samples, *, resamples: int = RESAMPLES) -> dict[str, Metric]:
+    """Return each metric on all items with its 95 % interval.
+
+    A resample on which a metric is undefined (all items alike, by chance) is left out.
+
+    Args:
+        statistic: computes the metrics.
+        samples: arrays with one row an item, all of the same length.
+        resamples: how many.
+    """
+    values = statistic(samples)
+    drawn = [statistic(take(samples, rows)) for rows in _draws(samples, resamples)]
+    ends = (100 * (1 - CONFIDENCE) / 2, 100 * (1 + CONFIDENCE) / 2)
+    found = {}
+    for name, value in values.items():
+        low, high = np.nanpercentile([draw[name] for draw in drawn], ends)
+        found[name] = Metric(value=float(value), low=float(low), high=float(high))
+    return found
+
+
+def difference(
+    statistic: Statistic, metric: str, first: Samples, second: Samples, *, resamples: int = RESAMPLES
+) -> Difference:
+    """Return how much better ``second`` is than ``first`` in ``metric``, with interval and p-value.
+
+    The p-value is that of the bootstrap distribution shifted to no difference (Efron and Tibshirani, section 16.4).
+
+    Args:
+        statistic: computes the metrics.
+        metric: which one.
+        first: a model's samples.
+        second: another model's, of the same items in the same order.
+        resamples: how many.
+    """
+    value = statistic(second)[metric] - statistic(first)[metric]
+    draws = [
+        statistic(take(second, rows))[metric] - statistic(take(first, rows))[metric]
+        for rows in _draws(first, resamples)
+    ]
+    drawn = np.array([draw for draw in draws if np.isfinite(draw)])
+    low, high = np.percentile(drawn, (100 * (1 - CONFIDENCE) / 2, 100 * (1 + CONFIDENCE) / 2))
+    beyond = int((np.abs(drawn - value) >= abs(value)).sum())
+    return Difference(value=float(value), low=float(low), high=float(high), p=(beyond + 1) / (len(drawn) + 1))
+
+
+def _draws(samples: Samples, resamples: int) -> list[NDArray[np.int64]]:
+    lengths = {len(array) for array in samples.values()}
+    assert len(lengths) == 1, f"samples of different lengths: {lengths}"
+    (items,) = lengths
+    generator = np.random.default_rng(SEED)
+    return [generator.integers(0, items, items) for _ in range(resamples)]
