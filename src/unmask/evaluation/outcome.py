@@ -123,7 +123,8 @@ def write_outcome(folder: Path, outcome: Outcome) -> None:
     """Write a task's files; the samples first, so that figures never stand without them."""
     stem = folder / file_stem(outcome.task)
     with atomic_file(stem.with_name(f"{stem.name}.npz"), replace=True) as draft, draft.open("wb") as stream:
-        np.savez_compressed(stream, **outcome.samples)
+        arrays: dict[str, Any] = dict(outcome.samples)
+        np.savez_compressed(stream, **arrays)
     about = asdict(replace(outcome, samples={}))
     del about["samples"]
     _write_json(stem.with_name(f"{stem.name}.json"), about)
