@@ -6,6 +6,12 @@
     │   ├── AdapterError            an adapter that does not fit its base
     │   └── DownloadError           what could not be fetched: not there, gated, no network
     ├── TrainingError               a run that cannot go on: a loss that is not a number, a disk that is full
+    ├── ServingError                a request that a running engine cannot answer, or not now
+    │   ├── UnknownModelError       a model that is not served here
+    │   ├── ModelColdError          a model that is still being loaded
+    │   ├── QueueFullError          more work than the queue may hold
+    │   ├── StoppingError           the engine takes nothing more
+    │   └── EncodingFailedError     a text on which the worker failed again and again
     └── BackboneError               the model itself
         ├── UnsupportedModelError   an architecture that cannot be made bidirectional, or not exactly
         └── NotBidirectionalError   a proof failed: the model would have been silently causal
@@ -50,3 +56,37 @@ class UnsupportedModelError(BackboneError):
 
 class NotBidirectionalError(BackboneError):
     """A proof failed: some position of the model does not see what it must see."""
+
+
+class ServingError(UnmaskError):
+    """A running engine cannot answer a request.
+
+    Attributes:
+        retry_after: seconds after which another try may succeed, None if none will.
+    """
+
+    retry_after: float | None = None
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class UnknownModelError(ServingError):
+    """The model asked for is not served here."""
+
+
+class ModelColdError(ServingError):
+    """The model asked for is still being loaded."""
+
+
+class QueueFullError(ServingError):
+    """The queue holds as many tokens as it may."""
+
+
+class StoppingError(ServingError):
+    """The engine is shutting down and takes nothing more."""
+
+
+class EncodingFailedError(ServingError):
+    """A worker failed on a text, alone and again."""

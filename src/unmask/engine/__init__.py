@@ -1,0 +1,1 @@
+"""Many texts of many callers → full batches on device workers → vectors."""
