@@ -27,7 +27,8 @@ from unmask.text import TokenizedText
 from unmask.tokenizers import ModelTokenizer
 from unmask.training.loop import make_optimizer
 from unmask.training.recipe import Mntp, SimCse, Stage
-from unmask.training.steps import TOKENS, Run, make_step
+from unmask.training.sharing import Run
+from unmask.training.steps import TOKENS, make_step
 from unmask.training.trainee import Trainee
 
 RESULT: Final = Path(__file__).parent / "results" / "train-gpu.json"

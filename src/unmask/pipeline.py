@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain
 from typing import Final, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -112,21 +113,27 @@ class Pipeline:
         return vectors
 
     def _forward(self, texts: Sequence[TokenizedText]) -> Tensor:
-        lengths = [len(text.ids) for text in texts]
         hidden_TD = self.hidden(texts)
         return pool(
             hidden_TD,
-            lengths=torch.tensor(lengths, device=hidden_TD.device),
+            lengths=torch.tensor([len(text.ids) for text in texts], device=hidden_TD.device),
             starts=torch.tensor([text.start for text in texts], device=hidden_TD.device),
             mode=self.pooling,
         )
 
     def hidden(self, texts: Sequence[TokenizedText]) -> Tensor:
         """Return the last hidden states of one pack, ``[T, D]``, texts one behind the other."""
-        ids = torch.tensor(list(chain.from_iterable(text.ids for text in texts)), device=self.backbone.device)
-        layout = Layout(tuple(len(text.ids) for text in texts), causal=not self.backbone.bidirectional)
+        ids_T, lengths = packed(texts, self.backbone.device)
+        layout = Layout(lengths, causal=not self.backbone.bidirectional)
         with self._turn:
-            return self.backbone.hidden(ids, layout)
+            return self.backbone.hidden(ids_T, layout)
+
+
+def packed(texts: Sequence[TokenizedText], device: torch.device) -> tuple[Tensor, tuple[int, ...]]:
+    """Return the ids of texts one behind the other, ``[T]`` int64 on ``device``, and the length of each."""
+    lengths = tuple(len(text.ids) for text in texts)
+    ids = np.fromiter(chain.from_iterable(text.ids for text in texts), dtype=np.int64, count=sum(lengths))
+    return torch.from_numpy(ids).to(device), lengths
 
 
 def _take_window(texts: Iterator[Text | None]) -> list[Text | None]:

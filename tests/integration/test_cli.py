@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import unmask as unmask_package
+from tests.integration.conftest import Unmask
 from tests.tiny import write_home
 from unmask.cli import app
-from unmask.cli.outcome import run
 
 TEXTS = ["a cat sleeps", "the dog barks at night", "stock prices fell", "it may rain tomorrow"]
 DIMENSION = 256
@@ -39,12 +38,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _place(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _place(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A working directory with texts in all formats."""
     monkeypatch.setenv("UNMASK_HOME", str(home))
     monkeypatch.setattr("unmask.hub.locate.SHIPPED", home / "encoders")
     monkeypatch.chdir(tmp_path)
-    before = signal.getsignal(signal.SIGTERM)
     Path("texts.txt").write_text("\n".join(TEXTS) + "\n")
     Path("questions.txt").write_text("which animal?\nwhat weather?\n")
     Path("texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
@@ -52,23 +50,6 @@ def _place(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     pq.write_table(pa.table({"text": TEXTS}), "texts.parquet")
     with Path("reviews.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["id", "review"], *((f"r{i}", text) for i, text in enumerate(TEXTS))])
-    yield
-    signal.signal(signal.SIGTERM, before)
-
-
-Unmask = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def unmask(capsys: pytest.CaptureFixture[str]) -> Unmask:
-    """Run a command line in this process: status, standard output, standard error."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        status = run(app, arguments)
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return call
 
 
 def start(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,9 @@ import numpy as np
 import pytest
 
 import unmask as unmask_package
+from tests.integration.conftest import Unmask
 from tests.tiny import write_base, write_home
-from unmask.cli import app
 from unmask.cli.common import DEFAULT_MODEL
-from unmask.cli.outcome import run
 
 SOURCE = str(Path(unmask_package.__file__).parents[1])
 INSTRUCTION = "Find what answers it:"
@@ -29,8 +28,6 @@ ROWS = [
     for number, word in enumerate(["cat", "rain falls", "stock prices", "the old house", "seven", "why not"])
 ]
 
-Unmask = Callable[..., tuple[int, str, str]]
-
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -39,26 +36,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _place(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _place(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNMASK_HOME", str(home))
     monkeypatch.setattr("unmask.hub.locate.SHIPPED", home / "encoders")
     monkeypatch.chdir(tmp_path)
-    before = signal.getsignal(signal.SIGTERM)
     write("pairs.jsonl", ROWS)
-    yield
-    signal.signal(signal.SIGTERM, before)
-
-
-@pytest.fixture
-def unmask(capsys: pytest.CaptureFixture[str]) -> Unmask:
-    """Run a command line in this process: status, standard output, standard error."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        status = run(app, arguments)
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return call
 
 
 def write(name: str, rows: list[Any]) -> None:
@@ -128,8 +110,7 @@ BAD: dict[str, str] = {
     "mine": "Missing argument",
     "mine pairs.jsonl": "Missing option '--output'",
     "mine none.jsonl -o new/m.jsonl": "none.jsonl does not exist",
-    "mine fields.jsonl -o new/m.jsonl": "fields.jsonl, line 2: no field 'positive'; expected query and positive; the "
-    "fields are: query, answer.",
+    "mine fields.jsonl -o new/m.jsonl": "fields.jsonl, line 2: no field 'positive'; its fields are: query, answer.",
     "mine broken.jsonl -o new/m.jsonl": "broken.jsonl, line 2: not JSON",
     "mine damaged.jsonl.gz -o new/m.jsonl": "damaged.jsonl.gz is damaged after line 0",
     "mine latin.jsonl -o new/m.jsonl": "which is not UTF-8",

@@ -21,16 +21,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from safetensors.torch import load_file
 
 import unmask as unmask_package
 from tests.golden_losses import FILE, KINDS, losses
+from tests.integration.conftest import Unmask
 from tests.killed import POINTS, grown
 from tests.tiny import write_base
 from tests.tiny_tokenizer import SENTENCES
 from unmask import Encoder
-from unmask.cli import app, train
-from unmask.cli.outcome import run
+from unmask.cli import train
+from unmask.errors import InputError, TrainingError
 from unmask.training import running
 from unmask.training.checkpoints import Checkpoints
 from unmask.training.data.sources import PairSource, Source
@@ -52,8 +54,6 @@ SOURCE = str(Path(unmask_package.__file__).parents[1])
 TEXTS = SENTENCES[:40]
 LORA = Lora(rank=4, alpha=8, dropout=0.1)
 STEPS = 6
-
-Unmask = Callable[..., tuple[int, str, str]]
 
 
 class Place(NamedTuple):
@@ -102,27 +102,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 
 @pytest.fixture(autouse=True)
-def _here(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _here(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A working directory with the data, and the tiny model under the default name."""
     monkeypatch.setenv("UNMASK_HOME", str(place.folder / "home"))
     monkeypatch.chdir(tmp_path)
     for file in place.folder.glob("*.*"):
         shutil.copy(file, tmp_path)
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
-
-
-@pytest.fixture
-def unmask(capsys: pytest.CaptureFixture[str]) -> Unmask:
-    """Run a command line in this process: status, standard output, standard error."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        status = run(app, arguments)
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return call
 
 
 def loss_of(folder: Path) -> list[float]:
@@ -242,6 +227,20 @@ def test_the_score_is_that_of_the_encoder_that_is_kept(place: Place, tmp_path: P
     scores = [line["sts"] for line in read_metrics(tmp_path / "run" / "1-simcse") if "sts" in line]
     assert len(set(scores)) > 1
     assert place.sts.score(Encoder.load(encoder)) == pytest.approx(max(scores), abs=1e-6)
+
+
+def test_the_base_is_loaded_once_a_stage_and_once_for_the_encoder(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load, lengths = Encoder.load, []
+
+    def counting(*arguments: Any, **options: Any) -> Encoder:
+        lengths.append(options["max_length"])
+        return load(*arguments, **options)
+
+    monkeypatch.setattr(Encoder, "load", counting)
+    run_recipe(place.recipe, tmp_path / "run", options=place.options(max_steps=1))
+    assert lengths == [24, 48, 512]
 
 
 def test_mntp_then_supervised(place: Place, tmp_path: Path) -> None:
@@ -407,6 +406,49 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(
         assert loss_of(Path("run/1-mntp")) == loss_of(whole / "1-mntp")
 
 
+def test_the_newest_checkpoint_is_that_of_the_highest_step(tmp_path: Path) -> None:
+    for step in (999_999, 1_000_000, 2):
+        (tmp_path / f"step-{step:06d}").mkdir()
+    with pytest.raises(TrainingError, match="step-1000000 is damaged"):
+        Checkpoints(tmp_path, None, None, Accelerator(cpu=True)).load_newest()
+
+
+#: Trains until it has taken a step, says so, and waits to be killed.
+WAITING = """
+import sys, time
+from unmask.cli import main
+from unmask.training.loop import Training
+update = Training._update
+def waiting(*arguments):
+    update(*arguments)
+    print("trained", flush=True)
+    time.sleep(600)
+Training._update = waiting
+main(sys.argv[1:])
+"""
+
+
+def test_a_run_goes_on_in_one_process_at_a_time(place: Place, unmask: Unmask, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop(place, Path("run"), monkeypatch)
+    Path("tiny.json").write_text(recipe_json(place.recipe))
+    command = ["train", "recipe", "tiny.json", "-o", "run", "--every", "2", "--device", "cpu", "--resume"]
+    with subprocess.Popen(
+        [sys.executable, "-c", WAITING, *command], env=os.environ | {"PYTHONPATH": SOURCE}, stdout=subprocess.PIPE
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"trained\n"
+            before = {path: path.stat().st_mtime_ns for path in Path("run").rglob("*")}
+            status, out, err = unmask(*command)
+            assert (status, out, err.count("\n")) == (2, "", 1), err
+            assert "unmask: run is a run that goes on in another process" in err
+            assert before == {path: path.stat().st_mtime_ns for path in Path("run").rglob("*")}
+        finally:
+            process.kill()
+    assert unmask(*command)[0] == 0
+    assert len(loss_of(Path("run/1-mntp"))) == STEPS
+
+
 def test_resuming_is_refused_where_it_would_be_another_run(
     place: Place, tmp_path: Path, unmask: Unmask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -518,6 +560,7 @@ BAD: dict[str, str] = {
     # A later stage is refused before the first one is trained.
     "train recipe small -o run --data simcse=none.txt": "none.txt does not exist",
     "train recipe small -o run --set simcse.lora.targets=nonsense": "lora.targets ['nonsense']",
+    "train recipe chat.json -o run --set simcse.max_length=2": "max_length",
 }
 
 
@@ -530,6 +573,7 @@ def test_bad_input_is_one_line_and_status_2_and_nothing_is_written(
     Path("short.txt").write_text("a b c d")
     Path("sts.json").write_text('{"name": "x"}')
     Path("types.json").write_text(recipe_json(place.recipe).replace('"steps": 6', '"steps": "six"'))
+    Path("chat.json").write_text(recipe_json(replace(place.recipe, base="chat")))
     Path("unknown.json").write_text(recipe_json(place.recipe).replace('"steps"', '"stepps"'))
     write_base(Path("chat"), name="meta-llama/Meta-Llama-3-8B-Instruct") if "chat" in line else None
     if "mamba" in line:
@@ -690,6 +734,38 @@ def test_recipes_are_listed_and_shown(unmask: Unmask, tmp_path: Path) -> None:
     assert changed == RECIPES["small"].with_stage("simcse", temperature=0.1).with_stage(
         "mntp", data=(Source(path="texts.txt"),)
     )
+
+
+def test_pairs_given_instead_keep_the_instruction(unmask: Unmask, place: Place) -> None:
+    def shown(*paths: str) -> list[tuple[str, str, bool]]:
+        data = (word for path in paths for word in ("--data", f"supervised={path}"))
+        status, out, err = unmask("train", "recipe", "own.json", "--show", *data)
+        if status:
+            assert (status, out, err.count("\n")) == (2, "", 1)
+            raise InputError(err)
+        Path("shown.json").write_text(out)
+        return [
+            (source.path, source.instruction, source.symmetric)
+            for source in read_recipe(Path("shown.json")).stages[-1].data
+            if isinstance(source, PairSource)
+        ]
+
+    def write(*sources: PairSource) -> None:
+        stages = (place.recipe.stages[0], Supervised(data=sources, steps=2, warmup=1))
+        Path("own.json").write_text(recipe_json(replace(place.recipe, stages=stages)))
+
+    write()
+    assert shown("new.jsonl") == [("new.jsonl", "", False)]
+    questions = PairSource(path="data/questions.jsonl", instruction="Find it:")
+    write(questions, replace(questions, path="data/more.jsonl"))
+    assert shown("a.jsonl", "b.jsonl") == [("a.jsonl", "Find it:", False), ("b.jsonl", "Find it:", False)]
+    write(questions, PairSource(path="data/nli.jsonl", instruction="Find alike:", symmetric=True))
+    assert shown("other/nli.jsonl.gz", "questions.jsonl") == [
+        ("other/nli.jsonl.gz", "Find alike:", True),
+        ("questions.jsonl", "Find it:", False),
+    ]
+    with pytest.raises(InputError, match=r"--data new.jsonl: the recipe's data have 2 different instructions"):
+        shown("new.jsonl")
 
 
 @pytest.mark.parametrize("name", RECIPES)

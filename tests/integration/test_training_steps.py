@@ -26,6 +26,7 @@ from unmask.backbone import attention
 from unmask.backbone.loading import Backbone
 from unmask.errors import CheckpointError, InputError
 from unmask.packing import plan
+from unmask.pipeline import packed
 from unmask.text import TokenizedText
 from unmask.training.data.rows import Row
 from unmask.training.data.sources import PairSource
@@ -33,8 +34,9 @@ from unmask.training.lora import Lora, adapters_of, save_adapter
 from unmask.training.objectives import info_nce, matryoshka
 from unmask.training.preparing import Options, prepare, read_rows
 from unmask.training.recipe import Mntp, Recipe, SimCse, Stage, Supervised
-from unmask.training.steps import Outcome, Run, Step, seed_of
-from unmask.training.trainee import Trainee, embed, packed
+from unmask.training.sharing import Run, seed_of
+from unmask.training.steps import Outcome, Step
+from unmask.training.trainee import Trainee, embed
 
 SENTENCES = (
     "The baker opens the shop before the sun is up, and the street smells of bread.",

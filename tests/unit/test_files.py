@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import lzma
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from unmask.bulk import files
 from unmask.bulk.files import Record, open_texts
 from unmask.bulk.vectors import vector_file
 from unmask.errors import InputError
+from unmask.files import lines
 
 TEXTS = ["Ein Text", "第二个文本 — “quoted”, with a comma", " spaces kept ", 'a "quote"', "\u2028 is no line end", ""]
 
@@ -58,10 +59,16 @@ def test_every_format_gives_the_same_texts(tmp_path: Path, name: str) -> None:
     assert texts_of(path) == TEXTS
 
 
-@pytest.mark.parametrize(("ending", "module"), [(".gz", gzip), (".xz", lzma), (".bz2", bz2)])
-def test_compressed_files_are_read_as_they_are(tmp_path: Path, ending: str, module: object) -> None:
+def zstd(data: bytes) -> bytes:
+    return bytes(pa.compress(data, codec="zstd", asbytes=True))
+
+
+@pytest.mark.parametrize(
+    ("ending", "compress"), [(".gz", gzip.compress), (".xz", lzma.compress), (".bz2", bz2.compress), (".zst", zstd)]
+)
+def test_compressed_files_are_read_as_they_are(tmp_path: Path, ending: str, compress: Callable[[bytes], bytes]) -> None:
     path = tmp_path / f"a.jsonl{ending}"
-    path.write_bytes(module.compress(b'{"text": "one"}\n{"text": "two"}\n'))  # type: ignore[attr-defined]
+    path.write_bytes(compress(b'{"text": "one"}\n{"text": "two"}\n'))
     assert texts_of(path, path) == ["one", "two", "one", "two"]
     path.write_bytes(path.read_bytes()[:-12])
     with pytest.raises(InputError, match=r"a\.jsonl\.\w+ is damaged after line"):
@@ -152,7 +159,7 @@ def test_parquet_without_strings_or_with_nulls_is_refused(tmp_path: Path) -> Non
 
 
 def test_an_endless_line_is_refused_before_it_fills_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "LONGEST_LINE", 10)
+    monkeypatch.setattr(lines, "LONGEST_LINE", 10)
     (tmp_path / "a.txt").write_text("short\n" + "x" * 100)
     with pytest.raises(InputError, match="line 2: longer than"):
         texts_of(tmp_path / "a.txt")

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from tests.tiny import LORA_TARGETS, tiny_model
 from unmask.backbone.adapters import apply_adapter
 from unmask.errors import InputError
-from unmask.training.lora import Lora, LoraLinear, adapters_of, attach, kept, random_bits, save_adapter
+from unmask.training.lora import Lora, LoraLinear, adapters_of, attach, save_adapter
+from unmask.training.product import kept, random_bits
 
 INPUTS, OUTPUTS, TOKENS = 24, 40, 11
 
@@ -117,6 +118,83 @@ def test_layer_computes_in_its_own_format_under_autocast() -> None:
     got = [y.detach(), *torch.autograd.grad(y, [x, layer.lora_A, layer.lora_B], direction)]
     for mine, other in zip(got, expected, strict=True):
         torch.testing.assert_close(mine, other)
+
+
+# --- layers with one input -------------------------------------------------------------------------
+
+
+class _Attention(nn.Module):
+    """What of a decoder's attention reads one input."""
+
+    def __init__(self, *, bias: bool) -> None:
+        super().__init__()
+        self.q_proj, self.k_proj, self.v_proj = (nn.Linear(6, out, bias=bias) for out in (6, 2, 4))
+        self.config = None
+
+
+def _attention(*, bias: bool, dropout: float = 0.0) -> tuple[_Attention, list[LoraLinear]]:
+    torch.manual_seed(5)
+    model = _Attention(bias=bias).double()
+    attach(model, Lora(rank=3, alpha=6, dropout=dropout), ["q_proj", "k_proj", "v_proj"])
+    layers = [layer for _, layer in adapters_of(model.double())]
+    for layer in layers:
+        nn.init.normal_(layer.lora_B)
+    return model, layers
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_layers_together_are_the_layers_alone(bias: bool) -> None:
+    _, layers = _attention(bias=bias)
+    x = torch.randn(2, 5, 6, dtype=torch.float64, requires_grad=True)
+    weights = [torch.randn(2, 5, layer.base.out_features, dtype=torch.float64) for layer in layers]
+    parameters = [x, *(p for layer in layers for p in (layer.lora_A, layer.lora_B))]
+
+    def run() -> tuple[list[torch.Tensor], tuple[torch.Tensor, ...]]:
+        outputs = [layer(x) for layer in layers]
+        total = sum((weight * out).sum() for weight, out in zip(weights, outputs, strict=True))
+        return outputs, torch.autograd.grad(total, parameters)
+
+    together, gradients = run()
+    assert len({id(out.grad_fn) for out in together}) == 1
+    for layer in layers:
+        layer.siblings = None
+    alone, expected = run()
+    assert len({id(out.grad_fn) for out in alone}) == 3
+    torch.testing.assert_close(together, alone)
+    torch.testing.assert_close(gradients, expected)
+
+
+def test_layers_together_are_right_whatever_they_are_called_with_and_in_what_order() -> None:
+    _, (q, k, v) = _attention(bias=False)
+    x, y = torch.randn(2, 3, 6, dtype=torch.float64)
+
+    def alone(layer: LoraLinear, given: torch.Tensor) -> torch.Tensor:
+        return given @ (layer.base.weight + layer.scale * layer.lora_B @ layer.lora_A).t()
+
+    for layer, given in ((v, x), (q, y), (k, x), (k, x), (q, x), (q, y), (v, y), (k, y)):
+        torch.testing.assert_close(layer(given), alone(layer, given))
+
+
+def test_layers_together_keep_nothing_when_all_have_been_called() -> None:
+    _, layers = _attention(bias=False)
+    siblings = layers[0].siblings
+    assert siblings is not None
+    assert all(layer.siblings is siblings for layer in layers)
+    x = torch.randn(3, 6, dtype=torch.float64)
+    for layer in layers:
+        layer(x)
+    assert (siblings._input, siblings._waiting) == (None, {})
+
+
+def test_gradients_of_layers_together_with_dropout_are_those_of_finite_differences() -> None:
+    _, layers = _attention(bias=False, dropout=0.4)
+    x = torch.randn(4, 6, dtype=torch.float64, requires_grad=True)
+
+    def run(given: torch.Tensor) -> torch.Tensor:
+        torch.manual_seed(9)
+        return torch.cat([layer(given) for layer in layers], dim=1)
+
+    assert torch.autograd.gradcheck(run, (x,))
 
 
 # --- dropout -------------------------------------------------------------------------------------

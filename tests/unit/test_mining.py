@@ -320,14 +320,14 @@ def test_rows_are_written_as_they_were_with_their_negatives(encoder: Any, tmp_pa
     [
         (
             '{"query": "a", "answer": "b"}',
-            "no field 'positive'; expected query and positive; the fields are: query, answer",
+            "no field 'positive'; its fields are: query, answer",
         ),
-        ("{}", "no field 'query'; expected query and positive; the fields are: none"),
+        ("{}", "no field 'query'; its fields are: none"),
         ('{"query": "a", "positive": ["b"]}', "field 'positive' is array; expected a string"),
         ('{"query": "a", "positive": null}', "field 'positive' is null or missing; expected a string"),
-        ('{"query": " ", "positive": "b"}', "field 'query' is blank; expected some text"),
-        ('{"query": "a", "positive": "\\ud800"}', "the text holds a lone surrogate"),
-        ('["a", "b"]', "a JSON array; expected an object with query and positive"),
+        ('{"query": " ", "positive": "b"}', "the query is blank; expected some text"),
+        ('{"query": "a", "positive": "\\ud800"}', "a lone surrogate (U+D800) at character 0"),
+        ('["a", "b"]', "a JSON array; expected an object"),
         ('{"query": "a"', "not JSON"),
     ],
 )
@@ -353,10 +353,16 @@ def test_files_are_read_one_after_the_other_and_none_may_be_empty(tmp_path: Path
         read_pairs([tmp_path / "a.csv"])
 
 
+def test_a_query_may_be_called_anchor(tmp_path: Path) -> None:
+    row = {"anchor": "a", "positive": "b", "negative": "c"}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row))
+    assert read_pairs([tmp_path / "a.jsonl"]) == [Pair("a", "b", row)]
+
+
 def test_blank_texts_of_a_corpus_are_left_out_and_broken_ones_named(tmp_path: Path) -> None:
     file = tmp_path / "corpus.jsonl"
     file.write_text('{"text": "a"}\n{"text": " "}\n{"text": "b"}\n')
     assert read_corpus(file) == ["a", "b"]
     file.write_text('{"text": "a"}\n{"text": "\\ud800"}\n')
-    with pytest.raises(InputError, match=r"corpus.jsonl, line 2: the text holds a lone surrogate"):
+    with pytest.raises(InputError, match=r"corpus.jsonl, line 2: a lone surrogate"):
         read_corpus(file)

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from unmask.errors import InputError
-from unmask.training.data import lines
+from unmask.files import lines
 from unmask.training.data.report import Report, Tally
 from unmask.training.data.sources import PairSource, Source, read_pairs, read_texts
 

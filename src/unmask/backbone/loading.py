@@ -46,7 +46,9 @@ class Backbone:
         set_direction(model.config, bidirectional=bidirectional)
         model.set_attn_implementation(attention.NAME)
         self.proof: Proof = self._prove()
-        self._fused = self._fuse()
+        self._fused: FusedStack | None = None
+        # At the first inference: training, saving and converting never come to it.
+        self._to_fuse = True
 
     def _prove(self) -> Proof:
         if self.family:
@@ -68,9 +70,17 @@ class Backbone:
                 f"{', '.join(FAMILIES)}."
             ) from error
 
-    @torch.no_grad()
+    def _fused_form(self) -> FusedStack | None:
+        """Return the fused form of the model if it has one that gives the same states; made when first asked for."""
+        if self._to_fuse:
+            # Joined in inference mode, weights that were made outside of it could no longer be trained.
+            made_in = any(weight.is_inference() for weight in self.model.parameters())
+            with torch.inference_mode(mode=made_in), torch.no_grad():
+                self._fused = self._fuse()
+            self._to_fuse = False
+        return self._fused
+
     def _fuse(self) -> FusedStack | None:
-        """Return the fused form of the model if it has one that gives the same states."""
         fused = fuse(self.model)
         if fused is None:
             return None
@@ -82,12 +92,12 @@ class Backbone:
 
     def unfuse(self) -> None:
         """Give up the fused layers for good: they have the base's weights and would pass by an adapter put on later."""
-        self._fused = None
+        self._fused, self._to_fuse = None, False
 
     @property
     def fused(self) -> bool:
         """Whether inference runs on fused layers."""
-        return self._fused is not None
+        return self._fused_form() is not None
 
     @property
     def config(self) -> PreTrainedConfig:
@@ -114,8 +124,8 @@ class Backbone:
             ids_T: token ids of all texts, one behind the other, ``[T]`` int64 on the model's device.
             layout: where the texts lie; its direction must be the backbone's.
         """
-        if self._fused is not None and not torch.is_grad_enabled():
-            return self._fused(ids_T, layout)
+        if not torch.is_grad_enabled() and (fused := self._fused_form()) is not None:
+            return fused(ids_T, layout)
         return self._own_hidden(ids_T, layout)
 
     def hidden_of(self, embedded_TD: Tensor, layout: Layout) -> Tensor:
@@ -133,13 +143,12 @@ class Backbone:
 
     def __getstate__(self) -> dict[str, Any]:
         """Return all attributes but the fused layers, which share the model's weights."""
-        return {**self.__dict__, "_fused": None}
+        return {**self.__dict__, "_to_fuse": self._to_fuse or self._fused is not None, "_fused": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore attributes in a process that may not have registered the attention function."""
         attention.register()
         self.__dict__.update(state)
-        self._fused = self._fuse()
 
 
 def load_backbone(

@@ -1,33 +1,25 @@
 """Texts from files, one record at a time: .txt, .jsonl, .csv, .tsv, .parquet and standard input.
 
-Text files may be compressed (.gz, .xz, .bz2) and are read as UTF-8. Memory stays bounded whatever the
-size of a file. Every error names the file and the line, or the row, counted from 1.
+Text files may be compressed (:data:`unmask.files.lines.COMPRESSIONS`) and are read as UTF-8. Memory stays bounded
+whatever the size of a file. Every error names the file and the line, or the row, counted from 1.
 """
 
 from __future__ import annotations
 
-import bz2
 import csv
-import gzip
 import itertools
 import json
-import lzma
 import sys
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 from unmask.errors import InputError
+from unmask.files.lines import COMPRESSIONS, LONGEST_LINE, decode_lines, open_file, split_name
+from unmask.files.records import as_object, choose_field, json_type, parse_json
 
-#: Longest line in bytes; a longer one is hardly text, and would have to be held in memory whole.
-LONGEST_LINE: Final = 64_000_000
 _BATCH_ROWS: Final = 1024
-_BOM: Final = b"\xef\xbb\xbf"
-_DAMAGE: Final = (OSError, EOFError, zlib.error, lzma.LZMAError)
-COMPRESSIONS: Final[dict[str, Callable[[Path], Any]]] = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,16 +81,13 @@ def kind_of(path: Path) -> str:
         raise InputError(
             f"{path} is a folder; expected a file of texts. Name the files in it, for example {path}/*.txt."
         )
-    suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
-    if suffixes and suffixes[-1] in COMPRESSIONS:
-        suffixes.pop()
-        if suffixes and suffixes[-1] == ".parquet":
-            raise InputError(f"{path} is a compressed .parquet; expected it as it is: Parquet compresses inside.")
-    kind = suffixes[-1] if suffixes else ""
+    kind = split_name(path)[1]
+    if kind == ".parquet" and path.suffix.lower() in COMPRESSIONS:
+        raise InputError(f"{path} is a compressed .parquet; expected it as it is: Parquet compresses inside.")
     if kind not in (*_LINE_FORMATS, ".parquet"):
         raise InputError(
-            f"{path} ends in {kind or 'nothing'!r}; expected {', '.join(_LINE_FORMATS)} (also with .gz, .xz or .bz2) "
-            "or .parquet. Rename it, or pipe it in and give - as its name."
+            f"{path} ends in {kind or 'nothing'!r}; expected {', '.join(_LINE_FORMATS)} (also with "
+            f"{', '.join(COMPRESSIONS)}) or .parquet. Rename it, or pipe it in and give - as its name."
         )
     return kind
 
@@ -112,14 +101,13 @@ def _read(name: str, fields: Fields) -> Iterator[Record]:
     if kind == ".parquet":
         yield from _read_parquet(path, fields)
         return
-    opener: Callable[[Path], Any] = COMPRESSIONS.get(path.suffix.lower(), lambda path: path.open("rb"))
-    with naming(name), opener(path) as stream:
-        yield from _LINE_FORMATS[kind](lines_of(stream, name), name, fields)
+    with open_file(path) as stream:
+        yield from _LINE_FORMATS[kind](decode_lines(stream, name), name, fields)
 
 
 def _read_standard_input(fields: Fields) -> Iterator[Record]:
     name = _shown("-")
-    lines = lines_of(sys.stdin.buffer, name)
+    lines = decode_lines(sys.stdin.buffer, name)
     first = next(lines, None)
     if first is None:
         return
@@ -136,40 +124,6 @@ def _is_object(line: str) -> bool:
 
 def _shown(name: str) -> str:
     return "standard input" if name == "-" else name
-
-
-@contextmanager
-def naming(name: str) -> Iterator[None]:
-    """Turn a failure to open a file into an error that names it."""
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f"{name} cannot be read: {error.strerror or error}. Check its rights.") from error
-
-
-def lines_of(stream: IO[bytes], name: str) -> Iterator[str]:
-    """Yield lines as they stand, line ends included, decoded one by one so that an error names its line."""
-    for number in itertools.count(1):
-        try:
-            line = stream.readline(LONGEST_LINE + 1)
-        except _DAMAGE as error:
-            reason = str(error) or type(error).__name__
-            raise InputError(
-                f"{name} is damaged after line {number - 1}: {reason}. Fetch or compress it again."
-            ) from error
-        if not line:
-            return
-        if len(line) > LONGEST_LINE:
-            raise InputError(
-                f"{name}, line {number}: longer than {LONGEST_LINE:,} bytes; expected a text a line. Split it first."
-            )
-        try:
-            yield (line.removeprefix(_BOM) if number == 1 else line).decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise InputError(
-                f"{name}, line {number}: byte {error.start + 1} is 0x{line[error.start]:02x}, which is not UTF-8; "
-                "expected UTF-8 text. Convert it, for example with: iconv -t UTF-8"
-            ) from error
 
 
 # --- the formats -----------------------------------------------------------------------------------
@@ -191,16 +145,11 @@ def _read_jsonl(lines: Iterator[str], name: str, fields: Fields) -> Iterator[Rec
         if not line.strip():
             continue
         where = f"{name}, line {number}"
-        try:
-            data = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            reason = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
-            raise InputError(f"{where}: not JSON ({reason}); expected one JSON object a line.") from error
+        data = parse_json(line, where)
         if isinstance(data, str) and not fields.text and not fields.id:
             yield Record(data, where)
             continue
-        if not isinstance(data, dict):
-            raise InputError(f"{where}: a JSON {json_type(data)}; expected an object with a field of text.")
+        data = as_object(data, where)
         if chosen is None:
             chosen = _choose(list(data), [key for key, value in data.items() if isinstance(value, str)], fields, where)
         yield _record(data.get(chosen), data.get(fields.id) if fields.id else None, where, chosen, fields)
@@ -282,21 +231,10 @@ def _is_text(kind: Any) -> bool:
 
 def _choose(names: Sequence[str], textual: Sequence[str], fields: Fields, where: str) -> str:
     """Return the field of the text."""
-    listed = ", ".join(names) or "none"
-    for asked, option in ((fields.text, "--field"), (fields.id, "--id-field")):
-        if asked is not None and asked not in names:
-            raise InputError(f"{where}: no field {asked!r}; expected one of: {listed}. Name it with {option}.")
-    if fields.text is not None:
-        return fields.text
-    if "text" in textual:
-        return "text"
-    others = [name for name in textual if name != fields.id]
-    if len(others) == 1:
-        return others[0]
-    raise InputError(
-        f"{where}: {len(others) or 'no'} fields hold strings and none of them is called text; the fields are: {listed}"
-        ". Name the text's with --field."
-    )
+    if fields.id is not None and fields.id not in names:
+        listed = ", ".join(names) or "none"
+        raise InputError(f"{where}: no field {fields.id!r}; expected one of: {listed}. Name it with --id-field.")
+    return choose_field(names, textual, asked=fields.text, other=fields.id, where=where, option="--field")
 
 
 def _record(text: object, identity: object, where: str, field: str, fields: Fields) -> Record:
@@ -307,12 +245,6 @@ def _record(text: object, identity: object, where: str, field: str, fields: Fiel
     if not isinstance(identity, str | int) or isinstance(identity, bool):
         raise InputError(f"{where}: field {fields.id!r} is {json_type(identity)}; expected a string or an integer.")
     return Record(text, where, identity)
-
-
-def json_type(value: object) -> str:
-    """Return what JSON calls the type of a value."""
-    names = {dict: "object", list: "array", str: "string", bool: "boolean", int: "number", float: "number"}
-    return "null or missing" if value is None else names.get(type(value), type(value).__name__)
 
 
 def _is_number(value: str) -> bool:

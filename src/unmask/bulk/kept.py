@@ -7,13 +7,14 @@ import json
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unmask.bulk.vectors import vector_file
 from unmask.hub.cache import atomic_folder, home
+from unmask.identity import identity as identity  # noqa: PLC0414 - mining has it from here
 
 if TYPE_CHECKING:
     from unmask.encoder import Encoder
@@ -86,23 +87,6 @@ class KeptVectors:
                     file.write(vectors)
             about = {"blake2b": _checksum(draft / "vectors.npy"), "texts": len(texts), "instruction": instruction}
             (draft / "about.json").write_text(json.dumps(about), encoding="utf-8")
-
-
-def identity(encoder: Encoder) -> str:
-    """Return what a vector depends on besides its text: the model's files, how they are used, the settings.
-
-    Files are told apart by place, size and time of change, not read: that would take seconds.
-    """
-    checkpoint = encoder.checkpoint
-    folders = [checkpoint.base, checkpoint.tokenizer, *checkpoint.adapters]
-    files = [(str(folder), _stamps(folder)) for folder in folders]
-    return repr((files, encoder.settings, str(encoder.dtype)))
-
-
-def _stamps(path: Path) -> list[tuple[Any, ...]]:
-    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    stats = [(str(file.resolve()), file.stat()) for file in files]
-    return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
 
 
 def _checksum(file: Path) -> str:

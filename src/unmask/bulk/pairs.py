@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -19,9 +18,11 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from unmask.bulk.files import COMPRESSIONS, json_type, kind_of, lines_of, naming, open_texts
+from unmask.bulk.files import kind_of, open_texts
 from unmask.errors import InputError
-from unmask.text import check_text
+from unmask.files.lines import read_lines
+from unmask.files.pairs import pair_in
+from unmask.files.records import as_object, bytes_of, parse_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class Pair:
 
 
 def read_pairs(sources: Iterable[str | Path]) -> list[Pair]:
-    """Return the pairs of files of JSON lines, objects with ``query`` and ``positive``, in their order.
+    """Return the pairs of files of JSON lines, objects with ``query`` (or ``anchor``) and ``positive``, in their order.
 
     Raises:
         InputError: a file is missing, damaged or of another kind, there is nothing in it, or an object lacks a
@@ -45,11 +46,8 @@ def read_pairs(sources: Iterable[str | Path]) -> list[Pair]:
         path = Path(name)
         if kind_of(path) not in (".jsonl", ".ndjson"):
             raise InputError(f"{name} is not a file of JSON lines; expected .jsonl, with query and positive a line.")
-        opener: Callable[[Path], Any] = COMPRESSIONS.get(path.suffix.lower(), lambda path: path.open("rb"))
         before = len(pairs)
-        with naming(name), opener(path) as stream:
-            lines = enumerate(lines_of(stream, name), start=1)
-            pairs += [_pair(line, f"{name}, line {number}") for number, line in lines if line.strip()]
+        pairs += [_pair(line, where) for where, line in read_lines(path) if line.strip()]
         if len(pairs) == before:
             raise InputError(f"{name}: no row in it; expected at least one, with query and positive.")
     return pairs
@@ -57,7 +55,10 @@ def read_pairs(sources: Iterable[str | Path]) -> list[Pair]:
 
 def read_corpus(source: str | Path, *, field: str | None = None) -> list[str]:
     """Return the texts of a file as :func:`unmask.bulk.files.open_texts` reads them, blank ones left out."""
-    return [_usable(record.text, record.where) for record in open_texts([source], field=field) if record.text.strip()]
+    records = [record for record in open_texts([source], field=field) if record.text.strip()]
+    for record in records:
+        bytes_of(record.text, record.where)
+    return [record.text for record in records]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,29 +132,10 @@ class _Numbers:
 
 
 def _pair(line: str, where: str) -> Pair:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{where}: not JSON ({error}); expected one JSON object a line.") from error
-    if not isinstance(row, dict):
-        raise InputError(f"{where}: a JSON {json_type(row)}; expected an object with query and positive.")
-    for field in ("query", "positive"):
-        if field not in row:
-            raise InputError(
-                f"{where}: no field {field!r}; expected query and positive; the fields are: "
-                f"{', '.join(row) or 'none'}. Rename them."
-            )
-        if not isinstance(row[field], str):
-            raise InputError(f"{where}: field {field!r} is {json_type(row[field])}; expected a string.")
-        if not row[field].strip():
-            raise InputError(f"{where}: field {field!r} is blank; expected some text. Remove the line.")
-        _usable(row[field], where)
-    return Pair(row["query"], row["positive"], row)
-
-
-def _usable(text: str, where: str) -> str:
-    try:
-        check_text(text, 0)
-    except InputError as error:
-        raise InputError(str(error).replace("Text 0", f"{where}: the text", 1)) from error
-    return text
+    row = as_object(parse_json(line, where), where)
+    query, positive = pair_in(row, where)
+    for name, text in (("query", query), ("positive", positive)):
+        if not text.strip():
+            raise InputError(f"{where}: the {name} is blank; expected some text. Remove the line.")
+        bytes_of(text, where)
+    return Pair(query, positive, row)

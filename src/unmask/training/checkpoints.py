@@ -36,6 +36,7 @@ from unmask.hub.cache import atomic_folder
 
 _OPTIONS: Final = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True, strict=False)
 _WEIGHTS, _OPTIMIZER, _ABOUT = "trained.safetensors", "optimizer.pt", "about.json"
+_STEP: Final = "step-"
 #: The newest, and one before it in case the newest proves to have gone wrong.
 _KEPT: Final = 2
 
@@ -83,7 +84,7 @@ class Checkpoints:
         moments = get_optimizer_state_dict(
             self._model, getattr(self._optimizer, "optimizer", self._optimizer), options=_OPTIONS
         )
-        target = self._folder / f"step-{reached.step:06d}"
+        target = self._folder / f"{_STEP}{reached.step:06d}"
         if self._accelerator.is_main_process:
             with writing(target), atomic_folder(target, replace=True) as draft:
                 save_file(weights, draft / _WEIGHTS)
@@ -136,7 +137,9 @@ class Checkpoints:
         return reached
 
     def _all(self) -> list[Path]:
-        return sorted(path for path in self._folder.glob("step-*") if path.is_dir())
+        """Return the folders, in the order of their steps: names sort otherwise from step 1,000,000 on."""
+        found = [path for path in self._folder.glob(f"{_STEP}*") if path.is_dir()]
+        return sorted(found, key=lambda path: int(path.name.removeprefix(_STEP)))
 
 
 class writing:  # noqa: N801 - a context manager

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,10 +20,12 @@ RECIPE: Final = "recipe.json"
 OPTIONS: Final = "options.json"
 DONE: Final = "done.json"
 _DATA: Final = "data.json"
+_LOCK: Final = ".lock"
 
 
-def claim(folder: Path, begun_as: Mapping[str, Any], *, resume: bool) -> None:
-    """Make the folder of a run, or see that the run in it is the one to go on with.
+@contextmanager
+def claim(folder: Path, begun_as: Mapping[str, Any], *, resume: bool) -> Iterator[None]:
+    """Hold the folder of a run while the block lasts: a new one, or that of the run to go on with.
 
     What a killed run left half-written is removed.
 
@@ -32,17 +36,47 @@ def claim(folder: Path, begun_as: Mapping[str, Any], *, resume: bool) -> None:
         resume: go on with the run in it.
 
     Raises:
-        InputError: the folder is taken, or holds no run, or one that was begun otherwise.
+        InputError: the folder is taken, or holds no run, or one that was begun otherwise or goes on elsewhere.
     """
-    if is_free(folder):
-        if resume:
-            raise InputError(f"{folder} holds no run to go on with. Leave out --resume to begin one there.")
-        _clear(folder)
-        for name, content in begun_as.items():
-            write_json(folder / name, content)
-        return
-    if not resume:
+    free = is_free(folder)
+    if free and resume:
+        raise InputError(f"{folder} holds no run to go on with. Leave out --resume to begin one there.")
+    if not free and not resume:
         raise InputError(f"{folder} exists already. Give another folder, or --resume to go on with the run in it.")
+    if not free:
+        _refuse_changes(folder, begun_as)
+    with _alone(folder):
+        _clear(folder)
+        if free:
+            for name, content in begun_as.items():
+                write_json(folder / name, content)
+        yield
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold a folder's lock, made with it; the system takes the lock back from a process that ends, however it ends."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / _LOCK).open("a", encoding="utf-8")
+    except OSError as error:
+        raise InputError(
+            f"{folder} cannot be written ({error.strerror}); expected a place where you may write. Choose another one."
+        ) from error
+    with lock:
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            raise InputError(
+                f"{folder} is a run that goes on in another process; expected one that has stopped. Wait for its end, "
+                "or stop it."
+            ) from error
+        except OSError:
+            pass  # a network file system without locks, on which one may train all the same
+        yield
+
+
+def _refuse_changes(folder: Path, begun_as: Mapping[str, Any]) -> None:
     for name, content in begun_as.items():
         before = read_json(folder / name)
         if changed := sorted(_changed(before, json.loads(json.dumps(content)))):
@@ -50,14 +84,15 @@ def claim(folder: Path, begun_as: Mapping[str, Any], *, resume: bool) -> None:
                 f"{folder} is a run of other settings: {'; '.join(changed)}. Resume with the same ones, or start in "
                 "another folder."
             )
-    _clear(folder)
 
 
 def is_free(folder: Path) -> bool:
     """Return whether a run can begin in ``folder``: there is nothing, or what a run killed at once left."""
     if not folder.exists():
         return True
-    return folder.is_dir() and all(path.name == OPTIONS or path.name.startswith(".part-") for path in folder.iterdir())
+    if not folder.is_dir():
+        return False
+    return all(path.name in (_LOCK, OPTIONS) or path.name.startswith(".part-") for path in folder.iterdir())
 
 
 def is_done(place: Path) -> bool:

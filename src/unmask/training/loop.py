@@ -20,7 +20,8 @@ from unmask.training.data.rows import Rows
 from unmask.training.lora import adapter_tensors, save_adapter
 from unmask.training.monitor import Monitor
 from unmask.training.recipe import Stage
-from unmask.training.steps import Run, Step
+from unmask.training.sharing import Run
+from unmask.training.steps import Step
 
 #: AdamW's, as transformers' trainer has them, with which the published adapters were made.
 _BETAS: Final = (0.9, 0.999)

@@ -1,11 +1,9 @@
-"""LoRA for training: ``y = x Wᵀ + (α / r) · drop(x) Aᵀ Bᵀ`` (arXiv 2106.09685), in one step of autograd.
+"""LoRA for training (arXiv 2106.09685): put on a model, taken off it as a file of peft's format.
 
-peft's layer makes four tensors of the size of its output or input on the way and keeps a float mask for
-each dropout; here the product with A and B is added into the base's output in place, and backward keeps
-nothing but the input, the r-wide product and two bytes of dropout an element. Files are peft's own format, and
-:func:`unmask.backbone.adapters.apply_adapter` reads them back.
+:func:`unmask.backbone.adapters.apply_adapter` reads the files back; the arithmetic is in
+:mod:`unmask.training.product`.
 
-Shapes: T tokens, I inputs, O outputs, R rank.
+Shapes: I inputs, O outputs, R rank.
 """
 
 from __future__ import annotations
@@ -14,22 +12,23 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 from peft import LoraConfig
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from unmask.backbone.adapters import WEIGHTS_FILE
 from unmask.errors import InputError
+from unmask.training.product import Products
 
 #: What peft puts before a module's name in its files.
 _PREFIX: Final = "base_model.model."
-_STEPS: Final = 1 << 16
+#: Layers that decoders of transformers call one after the other with the same input.
+_SIBLINGS: Final = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,61 +56,36 @@ class Lora:
             raise InputError(f"lora.dropout is {self.dropout}; expected 0 ≤ dropout < 1.")
 
 
-def random_bits(shape: torch.Size, device: torch.device) -> Tensor:
-    """Return sixteen random bits an element, int16, drawn from torch's generator of ``device``."""
-    words = torch.randint(-(1 << 63), (1 << 63) - 1, (-(-shape.numel() // 4),), device=device)
-    return words.view(torch.int16)[: shape.numel()].view(shape)
+class _Siblings:
+    """Layers that are called one after the other with the same input: the first call computes for all.
 
-
-def kept(bits: Tensor, rate: float, dtype: torch.dtype) -> Tensor:
-    """Return 0 for the share ``rate`` of the elements, which is dropped, and 1 for the others, in ``dtype``.
-
-    The rate is met to 1/65,536. Bits and a comparison into floats take a tenth of the time of ``bernoulli_`` on a
-    CPU, where that took a fifth of a training step, and multiplying by the result a sixth of ``masked_fill``'s.
+    Each output is handed out once. A layer called with another input computes for all anew, so a model that calls
+    them otherwise is slower, never wrong.
     """
-    # 65,536 of 65,536 would be a number that 16 bits do not hold.
-    least = min(round(rate * _STEPS), _STEPS - 1) - _STEPS // 2
-    return torch.ge(bits, least, out=torch.empty(bits.shape, dtype=dtype, device=bits.device))
+
+    def __init__(self, layers: Sequence[LoraLinear]) -> None:
+        self._layers = tuple(layers)
+        self._input: Tensor | None = None
+        self._waiting: dict[LoraLinear, Tensor] = {}
+
+    def output(self, layer: LoraLinear, x: Tensor) -> Tensor:
+        """Return what ``layer`` makes of ``x``."""
+        if self._input is not x or layer not in self._waiting:
+            self._input, self._waiting = x, dict(zip(self._layers, _products(x, self._layers), strict=True))
+        out = self._waiting.pop(layer)
+        if not self._waiting:
+            self._input = None
+        return out
 
 
-class _Product(torch.autograd.Function):
-    """The whole layer as one node; gradients for x, A and B only, the base is frozen."""
-
-    @staticmethod
-    def forward(  # noqa: PLR0917 - autograd passes by position
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a_RI: Tensor, b_OR: Tensor, scale: float, rate: float
-    ) -> Tensor:
-        x_TI = x.reshape(-1, x.shape[-1]).to(weight.dtype)
-        a_RI, b_OR = a_RI.to(weight.dtype), b_OR.to(weight.dtype)
-        bits = random_bits(x_TI.shape, x.device) if rate else None
-        inner_TR = (x_TI if bits is None else kept(bits, rate, x_TI.dtype).mul_(x_TI)) @ a_RI.t()
-        y_TO = x_TI @ weight.t() if bias is None else torch.addmm(bias, x_TI, weight.t())
-        # What survives dropout grows by 1 / (1 - rate); here that is a part of the scale.
-        ctx.scale = scale / (1 - rate)
-        y_TO.addmm_(inner_TR, b_OR.t(), alpha=ctx.scale)
-        ctx.rate = rate
-        ctx.save_for_backward(x_TI, weight, a_RI, b_OR, inner_TR, bits)
-        return y_TO.view(*x.shape[:-1], -1)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x_TI, weight, a_RI, b_OR, inner_TR, bits = ctx.saved_tensors
-        kept_TI = None if bits is None else kept(bits, ctx.rate, x_TI.dtype)
-        y_TO = gradient.reshape(-1, gradient.shape[-1])
-        inner_gradient_TR = (y_TO @ b_OR).mul_(ctx.scale)
-        b_gradient = (y_TO.t() @ inner_TR).mul_(ctx.scale)
-        a_gradient = inner_gradient_TR.t() @ (x_TI if kept_TI is None else kept_TI * x_TI)
-        x_gradient = None
-        if ctx.needs_input_grad[0]:
-            x_gradient = y_TO @ weight
-            if kept_TI is None:
-                x_gradient.addmm_(inner_gradient_TR, a_RI)
-            else:
-                x_gradient.addcmul_(inner_gradient_TR @ a_RI, kept_TI)
-            x_gradient = x_gradient.view(*gradient.shape[:-1], -1)
-        # Autograd casts each to the number format of what it belongs to.
-        return x_gradient, None, None, a_gradient, b_gradient, None, None
+def _products(x: Tensor, layers: Sequence[LoraLinear]) -> tuple[Tensor, ...]:
+    """Return the output of each layer for ``x``, whatever number format autocast would choose."""
+    first = layers[0]
+    rate = first.dropout if first.training else 0.0
+    parts = [part for layer in layers for part in (layer.base.weight, layer.base.bias, layer.lora_A, layer.lora_B)]
+    with torch.autocast(x.device.type, enabled=False):
+        outputs: tuple[Tensor, ...] = Products.apply(x, first.scale, rate, *parts)  # type: ignore[no-untyped-call]
+    return outputs
 
 
 class LoraLinear(nn.Module):
@@ -121,6 +95,7 @@ class LoraLinear(nn.Module):
         base: the frozen layer.
         lora_A: ``[R, I]``, drawn as peft draws it.
         lora_B: ``[O, R]``, zero at first: the layer begins as its base.
+        siblings: layers that read the same input, computed together; None for a layer alone.
     """
 
     def __init__(self, base: nn.Linear, settings: Lora) -> None:
@@ -131,16 +106,15 @@ class LoraLinear(nn.Module):
         self.lora_B = nn.Parameter(torch.zeros(base.out_features, settings.rank, device=device))
         self.scale = settings.alpha / settings.rank
         self.dropout = settings.dropout
+        self.siblings: _Siblings | None = None
         nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return ``[…, O]`` for ``[…, I]``, in the base's number format, whatever autocast would choose."""
-        rate = self.dropout if self.training else 0.0
-        with torch.autocast(x.device.type, enabled=False):
-            out: Tensor = _Product.apply(  # type: ignore[no-untyped-call]
-                x, self.base.weight, self.base.bias, self.lora_A, self.lora_B, self.scale, rate
-            )
-        return out
+        """Return ``[…, O]`` for ``[…, I]``, in the base's number format."""
+        if self.siblings is None:
+            (out,) = _products(x, [self])
+            return out
+        return self.siblings.output(self, x)
 
 
 def attach(model: PreTrainedModel, settings: Lora, targets: Sequence[str]) -> int:
@@ -149,20 +123,40 @@ def attach(model: PreTrainedModel, settings: Lora, targets: Sequence[str]) -> in
     Raises:
         InputError: a target names no linear layer of the model.
     """
+    found = find_targets(model, targets)
     model.requires_grad_(requires_grad=False)
-    found: set[str] = set()
-    for name, module in list(model.named_modules()):
+    for name, module in found:
         parent, _, last = name.rpartition(".")
-        if last in targets and isinstance(module, nn.Linear):
-            setattr(model.get_submodule(parent), last, LoraLinear(module, settings))
-            found.add(last)
-    if missing := sorted(set(targets) - found):
-        linear = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+        setattr(model.get_submodule(parent), last, LoraLinear(module, settings))
+    for names in _SIBLINGS:
+        _join(model, names)
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def find_targets(model: PreTrainedModel, targets: Sequence[str]) -> list[tuple[str, nn.Linear]]:
+    """Return the linear layers of ``model`` called ``targets``, each with its whole name.
+
+    Raises:
+        InputError: a target names no linear layer of the model.
+    """
+    linear = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    known = {name.rpartition(".")[2] for name, _ in linear}
+    if missing := sorted(set(targets) - known):
         raise InputError(
             f"lora.targets {missing} name no linear layer of {type(model).__name__}; "
-            f"expected some of {', '.join(sorted(linear - {'base'} | found))}."
+            f"expected some of {', '.join(sorted(known))}."
         )
-    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    return [(name, module) for name, module in linear if name.rpartition(".")[2] in targets]
+
+
+def _join(model: nn.Module, names: Sequence[str]) -> None:
+    """Let layers of these names that stand in one module, and read inputs of one size, be computed together."""
+    for module in model.modules():
+        layers = [layer for name in names if isinstance(layer := getattr(module, name, None), LoraLinear)]
+        if len(layers) > 1 and len({layer.base.in_features for layer in layers}) == 1:
+            siblings = _Siblings(layers)
+            for layer in layers:
+                layer.siblings = siblings
 
 
 def adapters_of(model: nn.Module) -> Iterator[tuple[str, LoraLinear]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,10 @@ from unmask.training.data import store
 from unmask.training.data.rows import Rows
 from unmask.training.loop import Pace, make_optimizer
 from unmask.training.recipe import NEW_MASK, Mntp, Recipe, SimCse, Stage, Supervised
-from unmask.training.steps import Run, make_step, seed_of
+from unmask.training.sharing import Run, seed_of
+from unmask.training.steps import make_step
 from unmask.training.sts import StsFile
-from unmask.training.trainee import Trainee
+from unmask.training.trainee import Trainee, check_trainable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +87,13 @@ def prepare(
 ) -> tuple[Run, Any, Any]:
     """Put a stage's adapter on an encoder's model, and return the run, its step and its optimiser."""
     torch.manual_seed(seed_of(recipe.seed))
-    trainee = make_trainee(stage, encoder, options)
+    trainee = Trainee(
+        encoder.backbone,
+        stage.lora,
+        attention_dropout=stage.attention_dropout,
+        checkpointing=options.checkpointing,
+        new_mask=isinstance(stage, Mntp) and stage.mask_token == NEW_MASK,
+    )
     optimizer = make_optimizer(stage, trainee.parameters_trained)
     model, wrapped = accelerator.prepare(trainee, optimizer)
     trainee.train()
@@ -95,12 +102,12 @@ def prepare(
     return run, step, wrapped
 
 
-def make_trainee(stage: Stage, encoder: Encoder, options: Options) -> Trainee:
-    """Put a stage's adapter on an encoder's model."""
-    return Trainee(
-        encoder.backbone,
-        stage.lora,
-        attention_dropout=stage.attention_dropout,
-        checkpointing=options.checkpointing,
-        new_mask=isinstance(stage, Mntp) and stage.mask_token == NEW_MASK,
-    )
+def check_later(stage: Stage, encoder: Encoder) -> None:
+    """Refuse a stage that will not be able to train this base, whose encoder an earlier stage has loaded.
+
+    Raises:
+        InputError: its texts have no room, or its adapter or dropout does not fit the model.
+    """
+    settings = replace(encoder.settings, max_length=stage.max_length)
+    Encoder(encoder.backbone, encoder.tokenizer, settings, encoder.checkpoint)
+    check_trainable(encoder.backbone, stage.lora, attention_dropout=stage.attention_dropout)

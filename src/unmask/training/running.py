@@ -7,6 +7,7 @@ RUN/
   1-mntp/                one folder a stage: adapter/, checkpoints/, metrics.jsonl, tensorboard/, plot.png
   2-simcse/
   encoder/               the result: loads with Encoder.load, and in sentence-transformers
+  .lock                  held while the run goes on, so that a second process is refused
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import gc
 import shutil
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -45,7 +46,7 @@ from unmask.training.folder import (
     write_json,
 )
 from unmask.training.loop import Training
-from unmask.training.preparing import Options, load_base, make_trainee, prepare, read_rows, require_data
+from unmask.training.preparing import Options, check_later, load_base, prepare, read_rows, require_data
 from unmask.training.recipe import Recipe, Stage, Supervised
 
 _ENCODER: Final = "encoder"
@@ -106,27 +107,22 @@ def run_recipe(
     tell = say if options.progress and accelerator.is_main_process else _silent
     places = [folder / f"{number}-{stage.kind}" for number, stage in enumerate(recipe.stages, start=1)]
     begun = is_free(folder)
-    if accelerator.is_main_process:
-        claim(folder, _begun_as(recipe, options), resume=resume)
-    accelerator.wait_for_everyone()
-    if is_finished(folder):
-        tell(f"{folder} is finished; nothing was left to do.")
-        return folder / _ENCODER
-    work = _Work(recipe=recipe, data=folder / "data", accelerator=accelerator, options=options, say=tell)
-    try:
-        work.check([stage for stage, place in zip(recipe.stages, places, strict=True) if not is_done(place)])
-        adapters = list(recipe.adapters)
-        results: list[StageResult] = []
-        for stage, place in zip(recipe.stages, places, strict=True):
-            results.append(_result_of(place) or work.train(stage, adapters, place))
-            adapters.append(str(place / "adapter"))
-    except UnmaskError:
-        if begun and accelerator.is_main_process and not any(place.is_dir() for place in places):
-            shutil.rmtree(folder)  # nothing was trained: what was wrong with the input can be put right at once
-        raise
-    if accelerator.is_main_process:
-        _save_encoder(recipe, adapters, results, folder / _ENCODER, options)
-    accelerator.wait_for_everyone()
+    work = _Work(recipe=recipe, folder=folder, accelerator=accelerator, options=options, say=tell)
+    main = accelerator.is_main_process
+    with claim(folder, _begun_as(recipe, options), resume=resume) if main else nullcontext():
+        accelerator.wait_for_everyone()
+        if is_finished(folder):
+            tell(f"{folder} is finished; nothing was left to do.")
+            return folder / _ENCODER
+        try:
+            adapters, results = work.train_all(places)
+        except UnmaskError:
+            if begun and main and not any(place.is_dir() for place in places):
+                shutil.rmtree(folder)  # nothing was trained: what was wrong with the input can be put right at once
+            raise
+        if main:
+            _save_encoder(recipe, adapters, results, folder / _ENCODER, options)
+        accelerator.wait_for_everyone()
     return folder / _ENCODER
 
 
@@ -140,12 +136,23 @@ class _Work:
     """What all stages of a run share."""
 
     recipe: Recipe
-    data: Path
+    folder: Path
     accelerator: Accelerator
     options: Options
     say: Callable[[str], None]
 
-    def check(self, stages: Sequence[Stage]) -> None:
+    def train_all(self, places: Sequence[Path]) -> tuple[list[str], list[StageResult]]:
+        """Train the stages that are not done, each in its place; return all adapters and results."""
+        stages = self.recipe.stages
+        self._check([stage for stage, place in zip(stages, places, strict=True) if not is_done(place)])
+        adapters = list(self.recipe.adapters)
+        results: list[StageResult] = []
+        for number, place in enumerate(places):
+            results.append(_result_of(place) or self._train(stages[number:], adapters, place))
+            adapters.append(str(place / "adapter"))
+        return adapters, results
+
+    def _check(self, stages: Sequence[Stage]) -> None:
         """Refuse at once what would otherwise come to light after the hours that earlier stages take."""
         count = self.accelerator.num_processes
         for number, stage in enumerate(stages):
@@ -159,12 +166,13 @@ class _Work:
                 read = read_pairs if isinstance(stage, Supervised) else read_texts
                 with closing(read(source, Tally(name=source.name))) as texts:
                     next(texts, None)
-            make_trainee(stage, self._load(stage, self.recipe.adapters, show=False), self.options)
-            gc.collect()
 
-    def train(self, stage: Stage, adapters: Sequence[str], place: Path) -> StageResult:
-        """Train one stage in ``place`` and leave its result there."""
-        encoder = self._load(stage, adapters)
+    def _train(self, stages: Sequence[Stage], adapters: Sequence[str], place: Path) -> StageResult:
+        """Train the first of ``stages`` in ``place`` and leave its result there."""
+        stage, *later = stages
+        encoder = load_base(self.recipe, stage, adapters, self.options)
+        for one in later:
+            check_later(one, encoder)
         # Before the data is read, which may take long: a setting that cannot be used is refused here.
         run, step, optimizer = prepare(self.recipe, stage, encoder, self.accelerator, self.options)
         rows = self._read(stage, encoder)
@@ -201,15 +209,12 @@ class _Work:
     def _read(self, stage: Stage, encoder: Encoder) -> Rows:
         shown = self.options.progress and self.accelerator.is_main_process
         limit = None if isinstance(stage, Supervised) else stage.steps * stage.batch
-        with self.accelerator.main_process_first(), writing(self.data):
-            rows = read_rows(stage, encoder, self.data, limit=limit, progress=shown)
+        data = self.folder / "data"
+        with self.accelerator.main_process_first(), writing(data):
+            rows = read_rows(stage, encoder, data, limit=limit, progress=shown)
         for line in rows.report.lines():
             self.say(f"  {line}")
         return rows
-
-    def _load(self, stage: Stage, adapters: Sequence[str], *, show: bool = True) -> Encoder:
-        options = self.options if show else replace(self.options, progress=False)
-        return load_base(self.recipe, stage, adapters, options)
 
     def _begin(self, stage: Stage, rows: Rows, place: Path) -> None:
         """Make the stage's folder, or see that its rows are those it was begun with; say what begins."""

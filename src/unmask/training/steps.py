@@ -1,8 +1,8 @@
 """One step of each stage: a batch of rows → gradients on the adapter, and what to report.
 
 A step is a pure function of the weights, the rows, the seed and the step's number: everything drawn is
-seeded from the last two, so a run taken up at step n draws what an unbroken one draws there. With several
-processes each takes its share of the batch; what is reported is of the whole batch.
+seeded from the last two, so a run taken up at step n draws what an unbroken one draws there. What is reported is
+of the whole batch, of which each process takes its share.
 
 Shapes: T tokens of a packed row, N rows of this process, K hard negatives a row, D hidden size.
 """
@@ -10,20 +10,17 @@ Shapes: T tokens of a packed row, N rows of this process, K hard negatives a row
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
+from typing import Final, Protocol
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
 from unmask.errors import InputError
-from unmask.packing import plan
 from unmask.pooling import Pooling
 from unmask.text import TokenizedText
 from unmask.tokenizers import ModelTokenizer
@@ -38,81 +35,14 @@ from unmask.training.objectives import (
     matryoshka,
 )
 from unmask.training.recipe import NEW_MASK, Mntp, SimCse, Stage, Supervised
-from unmask.training.trainee import Trainee, embed
-
-_Row = TypeVar("_Row")
+from unmask.training.sharing import Passes, Run, seed_of
+from unmask.training.trainee import embed
 
 #: Tokens of one forward and backward pass of MNTP.
 TOKENS: Final = {"cpu": 1024, "cuda": 32768, "mps": 4096}
 #: Tokens of a contrastive batch up to which it is one pass; a larger one is cut into passes of so many, and
 #: gradients are cached, which costs a second forward pass.
 TOKENS_AT_ONCE: Final = {"cpu": 8192, "cuda": 65536, "mps": 8192}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """What every step works with.
-
-    Attributes:
-        trainee: what is trained.
-        model: the same, as the accelerator wrapped it.
-        accelerator: of the run.
-        seed: of everything drawn.
-        tokens: most tokens of one pass; None for what such a device usually holds.
-    """
-
-    trainee: Trainee
-    model: Any
-    accelerator: Accelerator
-    seed: int
-    tokens: int | None = None
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model lies."""
-        device: torch.device = self.accelerator.device
-        return device
-
-    def tokens_of(self, usual: dict[str, int]) -> int:
-        """Return the most tokens of one pass."""
-        return self.tokens or usual.get(self.device.type, usual["cpu"])
-
-    def shares(self, rows: Sequence[_Row]) -> list[Sequence[_Row]]:
-        """Return each process's part of a batch."""
-        size = len(rows) // self.accelerator.num_processes
-        return [rows[process * size :][:size] for process in range(self.accelerator.num_processes)]
-
-    def passes(self, lengths: Sequence[Sequence[int]], usual: dict[str, int]) -> list[list[int]]:
-        """Split this process's texts into passes: as many, of as many texts, as every other process.
-
-        Where weights are sharded (FSDP) a pass gathers them, which takes all processes: one with fewer passes
-        would leave the others waiting for ever.
-
-        Args:
-            lengths: tokens of each text, process by process; all have as many texts.
-            usual: most tokens of one pass, by device.
-
-        Returns:
-            Lists of indices into this process's texts; together they name each once.
-        """
-        orders = [np.argsort(-np.asarray(own), kind="stable") for own in lengths]
-        longest = np.max([np.asarray(own)[order] for own, order in zip(lengths, orders, strict=True)], axis=0)
-        own = orders[self.accelerator.process_index]
-        # These lengths fall, so plan leaves them in their order.
-        return [own[places].tolist() for places in plan(longest.tolist(), self.tokens_of(usual))]
-
-    def draw_from(self, step: int) -> None:
-        """Seed torch for this step and process: what dropout draws from."""
-        torch.manual_seed(seed_of(self.seed, step, self.accelerator.process_index))
-
-    def total(self, *numbers: float) -> list[float]:
-        """Return the sums of numbers over all processes."""
-        if self.accelerator.num_processes == 1:
-            return list(numbers)
-        # On Apple's devices there is no float64.
-        kind = torch.float32 if self.device.type == "mps" else torch.float64
-        summed: Tensor = self.accelerator.reduce(torch.tensor(numbers, dtype=kind, device=self.device))
-        return [float(number) for number in summed]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,11 +67,6 @@ class Step(Protocol):
         """Back-propagate the loss of ``rows``, the batch of all processes, at global step ``step``."""
 
 
-def seed_of(*numbers: int) -> int:
-    """Return one seed made of several numbers, so that neighbouring steps draw nothing alike."""
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
-
-
 def make_step(stage: Stage, run: Run, *, tokenizer: ModelTokenizer, base: Path, pooling: Pooling) -> Step:
     """Return the step of a stage.
 
@@ -156,22 +81,6 @@ def make_step(stage: Stage, run: Run, *, tokenizer: ModelTokenizer, base: Path, 
         return _MntpStep(stage, run, tokenizer, base)
     assert isinstance(stage, SimCse | Supervised)
     return _ContrastiveStep(stage, run, pooling)
-
-
-class _Passes:
-    """Lets gradients be averaged over processes in the last of several backward passes only."""
-
-    def __init__(self, run: Run, count: int) -> None:
-        self._left = count
-        self._unsynced = ExitStack()
-        if count > 1:
-            self._unsynced.enter_context(run.accelerator.no_sync(run.model))
-
-    def next(self) -> None:
-        """Say that the next forward pass with gradients begins."""
-        self._left -= 1
-        if self._left == 0:
-            self._unsynced.close()
 
 
 class _MntpStep:
@@ -194,7 +103,7 @@ class _MntpStep:
         own = shares[run.accelerator.process_index]
         passes = run.passes([[len(row.ids_T) for row in share] for share in shares], TOKENS)
         run.draw_from(step)
-        synced = _Passes(run, len(passes))
+        synced = Passes(run, len(passes))
         loss, hits = 0.0, 0
         for chosen in passes:
             synced.next()
@@ -250,7 +159,7 @@ class _ContrastiveStep:
         run.draw_from(step)
         chunks = run.passes([[len(text.ids) for text in share] for share in shares], TOKENS_AT_ONCE)
         back = torch.tensor(np.argsort(np.concatenate(chunks)), device=run.device)
-        passes = _Passes(run, len(chunks))
+        passes = Passes(run, len(chunks))
         loss_function: Callable[..., Tensor] = partial(self._loss, related_NB=self._related(rows))
         if self._dimensions:
             loss_function = matryoshka(loss_function, self._dimensions)

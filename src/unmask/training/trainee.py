@@ -6,7 +6,6 @@ Shapes: T tokens of a packed row, N texts, D hidden size, M positions read, V vo
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,9 +18,10 @@ from unmask.backbone.attention import Layout
 from unmask.backbone.head import read_head
 from unmask.backbone.loading import Backbone
 from unmask.errors import InputError
+from unmask.pipeline import packed
 from unmask.pooling import Pooling, pool
 from unmask.text import TokenizedText
-from unmask.training.lora import Lora, attach
+from unmask.training.lora import Lora, attach, find_targets
 
 #: Where an LM head's logits are changed after the product: attribute of the configuration → how.
 _LOGITS: dict[str, Callable[[Tensor, float], Tensor]] = {
@@ -55,12 +55,7 @@ class Trainee(nn.Module):
         new_mask: bool = False,
     ) -> None:
         super().__init__()
-        targets = lora.targets or (backbone.family.lora_targets if backbone.family else None)
-        if targets is None:
-            raise InputError(
-                f"Models of type {backbone.config.model_type!r} are not known to Unmask; name the linear layers to "
-                "train in lora.targets."
-            )
+        targets, dropping = _targets(backbone, lora), _dropping(backbone.model, attention_dropout)
         backbone.unfuse()
         self.backbone = backbone
         self.model = backbone.model
@@ -69,7 +64,8 @@ class Trainee(nn.Module):
         if new_mask:
             self.mask_vector = nn.Parameter(self._mean_token())
             self.trainable += self.mask_vector.numel()
-        _drop_attention(self.model, attention_dropout)
+        for layer in dropping:
+            layer.attention_dropout = attention_dropout
         if checkpointing:
             _checkpoint(self.model)
 
@@ -120,13 +116,6 @@ class Trainee(nn.Module):
         return logits_of
 
 
-def packed(texts: Sequence[TokenizedText], device: torch.device) -> tuple[Tensor, list[int]]:
-    """Return the ids of texts one behind the other, ``[T]``, and their lengths."""
-    lengths = [len(text.ids) for text in texts]
-    ids = np.fromiter(chain.from_iterable(text.ids for text in texts), dtype=np.int64, count=sum(lengths))
-    return torch.from_numpy(ids).to(device), lengths
-
-
 def embed(model: Callable[..., Tensor], texts: Sequence[TokenizedText], mode: Pooling, device: torch.device) -> Tensor:
     """Return one vector a text, ``[N, D]`` float32, in the order given.
 
@@ -146,13 +135,36 @@ def _checkpoint(model: Any) -> None:
     enable({"use_reentrant": False})
 
 
-def _drop_attention(model: Any, rate: float) -> None:
-    """Set the dropout of attention weights, which transformers hands to the attention function in training."""
+def check_trainable(backbone: Backbone, lora: Lora, *, attention_dropout: float) -> None:
+    """Refuse what :class:`Trainee` would refuse; nothing is changed.
+
+    Raises:
+        InputError: the model has no layers to put the adapter on, or no attention that drops.
+    """
+    find_targets(backbone.model, _targets(backbone, lora))
+    _dropping(backbone.model, attention_dropout)
+
+
+def _targets(backbone: Backbone, lora: Lora) -> tuple[str, ...]:
+    targets = lora.targets or (backbone.family.lora_targets if backbone.family else None)
+    if targets is None:
+        raise InputError(
+            f"Models of type {backbone.config.model_type!r} are not known to Unmask; name the linear layers to "
+            "train in lora.targets."
+        )
+    return targets
+
+
+def _dropping(model: Any, rate: float) -> list[Any]:
+    """Return the modules whose dropout of attention weights transformers hands to the attention function in training.
+
+    Raises:
+        InputError: some layers have none, though ``rate`` asks for it.
+    """
     layers = [module for module in model.modules() if hasattr(module, "attention_dropout")]
     if rate and len(layers) < model.config.num_hidden_layers:
         raise InputError(
             f"{type(model).__name__} has dropout in the attention of {len(layers)} of its "
             f"{model.config.num_hidden_layers} layers; expected all. Set attention_dropout to 0 and use lora.dropout."
         )
-    for layer in layers:
-        layer.attention_dropout = rate
+    return layers

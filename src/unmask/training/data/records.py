@@ -1,21 +1,47 @@
-"""Records of files and of Hugging Face data sets, one at a time.
+"""Records of files, folders and Hugging Face data sets, one at a time.
 
 A record is a whole text (a line of ``.txt``) or a mapping from field to value (a JSON object, a row).
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Generator, Iterable
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from unmask.errors import InputError
-from unmask.training.data.lines import read_lines, split_name
+from unmask.files.lines import COMPRESSIONS, read_lines, split_name
+from unmask.files.records import as_object, parse_json
 
+#: Kinds of files, compressed or not.
+KINDS: Final = (".txt", ".jsonl")
 #: Where the record stands, for errors, and the record.
 Located = tuple[str, str | dict[str, Any]]
+
+
+def files_at(path: Path) -> list[Path]:
+    """Return the file ``path``, or the text files below the folder ``path`` in sorted order, hidden ones left out.
+
+    Raises:
+        InputError: there is nothing at ``path``, it is of another kind, or the folder has no such file.
+    """
+    expected = f"{' or '.join(KINDS)} (also with {', '.join(COMPRESSIONS)})"
+    if path.is_dir():
+        below = (file for file in path.rglob("*") if split_name(file)[1] in KINDS and file.is_file())
+        files = sorted(file for file in below if not _is_hidden(file.relative_to(path)))
+        if not files:
+            raise InputError(f"The folder {path} has no text file; expected at least one {expected} in it or below.")
+        return files
+    if not path.exists():
+        raise InputError(f"{path} does not exist; expected a file or folder of texts. Check the path.")
+    kind = split_name(path)[1]
+    if kind not in KINDS:
+        raise InputError(
+            f"{path} ends in {kind or 'nothing'!r}; expected {expected}. Convert it, or give the folder of a "
+            "Parquet data set as hf:FOLDER."
+        )
+    return [path]
 
 
 def file_records(files: Iterable[Path]) -> Generator[Located, None, None]:
@@ -27,22 +53,11 @@ def file_records(files: Iterable[Path]) -> Generator[Located, None, None]:
     for file in files:
         is_json = split_name(file)[1] == ".jsonl"
         for where, line in read_lines(file):
-            yield where, _parse(line, where) if is_json and line.strip() else line
+            yield where, as_object(parse_json(line, where), where) if is_json and line.strip() else line
 
 
-def _parse(line: str, where: str) -> dict[str, Any]:
-    try:
-        data = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        reason = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
-        raise InputError(
-            f"{where}: not JSON ({reason}); expected one JSON object a line. Repair or remove the line."
-        ) from error
-    if not isinstance(data, dict):
-        raise InputError(
-            f"{where}: a JSON {json_type(data)}; expected an object with a field of text. Repair or remove the line."
-        )
-    return data
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 def hub_records(name: str, config: str | None, split: str) -> Generator[Located, None, None]:
@@ -81,9 +96,3 @@ def _datasets(name: str) -> Any:
             f"{name} is no file or folder here, and to read a Hugging Face data set the datasets library is needed. "
             'Install it with: pip install "unmask[train]"'
         ) from error
-
-
-def json_type(value: object) -> str:
-    """Return what JSON calls the type of ``value``."""
-    names = {dict: "object", list: "array", str: "string", bool: "boolean", int: "number", float: "number"}
-    return "null or missing" if value is None else names.get(type(value), type(value).__name__)

@@ -23,8 +23,10 @@ from typing import Any, Final
 
 from unmask.corpora import stdlib_docstrings
 from unmask.errors import InputError
-from unmask.training.data.lines import KINDS, files_at, split_name
-from unmask.training.data.records import Located, file_records, hub_records, json_type
+from unmask.files.lines import split_name
+from unmask.files.pairs import pair_in
+from unmask.files.records import bytes_of, choose_field, json_type, string_in
+from unmask.training.data.records import KINDS, Located, file_records, files_at, hub_records
 from unmask.training.data.report import Report, Tally
 
 __all__ = ["HUB", "STDLIB", "PairSource", "Report", "Source", "Tally", "read_pairs", "read_texts"]
@@ -137,12 +139,12 @@ def read_texts(source: Source, tally: Tally) -> Generator[str, None, None]:
             text = _whole(record, source, where)
         else:
             field = field or _choose(record, source.field, where)
-            text = _string(record, field, where)
+            text = string_in(record, field, where)
         tally.read += 1
         if not text.strip():
             tally.skip("blank")
             continue
-        tally.bytes += _size(text, where)
+        tally.bytes += bytes_of(text, where)
         yield text
     _refuse_empty(source, tally)
 
@@ -173,7 +175,7 @@ def read_pairs(source: Source, tally: Tally) -> Generator[tuple[str, ...], None,
             tally.skip("blank")
         else:
             tally.spare_negatives += len(pair) - length
-            tally.bytes += sum(_size(text, where) for text in pair[:length])
+            tally.bytes += sum(bytes_of(text, where) for text in pair[:length])
             yield pair[:length]
     _refuse_empty(source, tally)
 
@@ -184,9 +186,7 @@ def _pair(record: dict[str, Any], where: str) -> tuple[str, ...]:
     for text in negatives:
         if not isinstance(text, str):
             raise InputError(f"{where}: field 'negative' holds {json_type(text)}; expected a string or strings.")
-    # Data sets made for sentence-transformers call the query so.
-    query = "anchor" if "anchor" in record and "query" not in record else "query"
-    return _string(record, query, where), _string(record, "positive", where), *negatives
+    return *pair_in(record, where), *negatives
 
 
 def _whole(record: str, source: Source, where: str) -> str:
@@ -198,44 +198,8 @@ def _whole(record: str, source: Source, where: str) -> str:
 
 def _choose(record: dict[str, Any], asked: str | None, where: str) -> str:
     """Return the field of the text."""
-    listed = ", ".join(record) or "none"
-    if asked is not None:
-        if asked not in record:
-            raise InputError(f"{where}: no field {asked!r}; expected one of: {listed}. Name it with field.")
-        return asked
     textual = [name for name, value in record.items() if isinstance(value, str)]
-    if "text" in textual:
-        return "text"
-    if len(textual) == 1:
-        return textual[0]
-    raise InputError(
-        f"{where}: {len(textual) or 'no'} fields hold strings and none of them is called text; the fields are: "
-        f"{listed}. Name the text's with field."
-    )
-
-
-def _string(record: dict[str, Any], field: str, where: str) -> str:
-    if field not in record:
-        raise InputError(
-            f"{where}: no field {field!r}; its fields are: {', '.join(record) or 'none'}. Add or rename it."
-        )
-    value = record[field]
-    if not isinstance(value, str):
-        raise InputError(
-            f"{where}: field {field!r} is {json_type(value)}; expected a string. Repair or remove the row."
-        )
-    return value
-
-
-def _size(text: str, where: str) -> int:
-    """Return the bytes of a text, which must be encodable: JSON can hold half a surrogate pair."""
-    try:
-        return len(text.encode("utf-8"))
-    except UnicodeEncodeError as error:
-        raise InputError(
-            f"{where}: a lone surrogate (U+{ord(text[error.start]):04X}) at character {error.start}, which is not "
-            "Unicode text. Repair or remove the row."
-        ) from error
+    return choose_field(list(record), textual, asked=asked, where=where, option="field")
 
 
 def _refuse_empty(source: Source, tally: Tally) -> None:

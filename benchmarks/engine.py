@@ -1,0 +1,168 @@
+"""The serving engine at saturation against ``Encoder.encode``, on the same texts and threads, by turns in one run.
+
+    python benchmarks/engine.py [--rounds 3] [--quick] [--threads N] [--out FILE]
+
+The encoder runs in this process and the engine's model in its worker; neither computes while the other does. Clients
+are coroutines that send a request, wait for its vectors and send the next, until all texts are encoded once. Vectors
+are compared: both do the same work. Prints a table, and writes every time taken to FILE if it is given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import unmask
+from unmask import Encoder, Text
+from unmask.corpora import long_mix, short_mix, stdlib_docstrings
+from unmask.engine.engine import Engine
+from unmask.engine.settings import EngineSettings, ModelSettings
+from unmask.measure import count_tokens
+
+MODEL = "smollm2-135m"
+
+
+@dataclass(frozen=True)
+class Way:
+    """How clients ask: how many at a time, with how many texts a request."""
+
+    clients: int
+    texts: int
+
+    def __str__(self) -> str:
+        return f"engine, {self.clients} clients with {self.texts} texts a request"
+
+
+WAYS = (Way(clients=128, texts=1), Way(clients=8, texts=32))
+
+
+async def ask(engine: Engine, texts: Sequence[str], way: Way) -> np.ndarray[Any, Any]:
+    """Return the vectors of all texts, asked for by clients at the same time."""
+    vectors: dict[int, np.ndarray[Any, Any]] = {}
+    requests = iter(range(0, len(texts), way.texts))
+
+    async def client(name: str) -> None:
+        for first in requests:
+            contents = texts[first : first + way.texts]
+            answer = await engine.embed(MODEL, [Text("", content) for content in contents], caller=name)
+            vectors[first] = answer.vectors
+
+    await asyncio.gather(*(client(str(number)) for number in range(way.clients)))
+    return np.concatenate([vectors[first] for first in sorted(vectors)])
+
+
+async def measure(rounds: int, mixes: dict[str, list[str]], threads: int) -> dict[str, Any]:
+    """Run both by turns and return every time taken."""
+    encoder = Encoder.load(MODEL, device="cpu")
+    settings = EngineSettings(
+        models=(ModelSettings(name=MODEL, source=MODEL, preload=True),),
+        devices=("cpu",),
+        threads=threads,
+        batch_seconds=600,
+    )
+    engine = Engine(settings)
+    await engine.start()
+    try:
+        await engine.embed(MODEL, [Text("", "warm up")], caller="warm up", wait=300)
+        return {name: await _by_turns(encoder, engine, texts, rounds) for name, texts in mixes.items()}
+    finally:
+        await engine.stop(0)
+
+
+async def _by_turns(encoder: Encoder, engine: Engine, texts: list[str], rounds: int) -> dict[str, Any]:
+    tokens = count_tokens(encoder, texts)
+    seconds: dict[str, list[float]] = {"Encoder.encode": [], **{str(way): [] for way in WAYS}}
+    batches: dict[str, int] = {}
+    difference = 0.0
+    for number in range(rounds):
+        started = time.perf_counter()
+        expected = encoder.encode(texts, normalize=False)
+        seconds["Encoder.encode"].append(time.perf_counter() - started)
+        for way in WAYS:
+            before = engine.load().batches
+            started = time.perf_counter()
+            vectors = await ask(engine, texts, way)
+            seconds[str(way)].append(time.perf_counter() - started)
+            batches[str(way)] = engine.load().batches - before
+            difference = max(difference, float(np.abs(vectors - expected).max()))
+        rates = {name: round(tokens / times[-1]) for name, times in seconds.items()}
+        print(f"{number + 1}/{rounds}: {rates} tokens a second", flush=True)
+    return {
+        "texts": len(texts),
+        "tokens": tokens,
+        "seconds": seconds,
+        "batches": batches,
+        "largest_difference": difference,
+    }
+
+
+def table(mixes: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines of a Markdown table: medians, and shares of the encoder's speed in the same round."""
+    for name, mix in mixes.items():
+        yield f"\n| {name}: {mix['texts']} texts, {mix['tokens']} tokens | tokens a second | of Encoder.encode |"
+        yield "| --- | ---: | ---: |"
+        own = mix["seconds"]["Encoder.encode"]
+        for who, taken in mix["seconds"].items():
+            share = statistics.median(a / b for a, b in zip(own, taken, strict=True))
+            yield f"| {who} | {mix['tokens'] / statistics.median(taken):,.0f} | {share:.1%} |"
+        yield f"\nLargest difference between components of the vectors: {mix['largest_difference']:.1e}"
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="few texts, one round: an indication")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--out", type=Path, help="a JSON file of every time taken")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    entries = stdlib_docstrings(keep=True)
+    size = (160, 40) if options.quick else (1024, 256)
+    mixes = {
+        "sentences": short_mix(entries, size[0]),
+        "paragraphs": long_mix(entries, size[1]),
+    }
+    mixes["mixed"] = _mixed(mixes["sentences"], mixes["paragraphs"])
+    if options.quick:
+        mixes = {"mixed": mixes["mixed"]}
+    result = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "model": MODEL,
+        "threads": options.threads,
+        "cores": os.cpu_count(),
+        "load_average": os.getloadavg(),
+        "versions": {"unmask": unmask.__version__, "torch": torch.__version__},
+        "ways": [asdict(way) for way in WAYS],
+        "mixes": asyncio.run(measure(1 if options.quick else options.rounds, mixes, options.threads)),
+    }
+    print("\n".join(table(result["mixes"])))
+    if options.out:
+        options.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def _mixed(short: Sequence[str], long: Sequence[str]) -> list[str]:
+    """Return half of each, a long one after some short ones."""
+    every = max(1, len(short) // len(long))
+    left = iter(short[: len(short) // 2])
+    mixed = []
+    for text in long[: len(long) // 2]:
+        mixed += [*islice(left, every), text]
+    return [*mixed, *left]
+
+
+if __name__ == "__main__":
+    main()
