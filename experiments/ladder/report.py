@@ -1,13 +1,17 @@
-"""The table and the plot of the ladder's result file.
+"""The table and the plot of the ladder's results.
 
-python -m experiments.ladder.report    # docs/training.md and docs/ladder.png from experiments/results/ladder.json
+python -m experiments.ladder.report    # docs/training.md and docs/ladder.png from experiments/results/ladder/ROW/
 """
 
 from __future__ import annotations
 
-import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
+
+from experiments.ladder.models import MINILM, TRAINED, UNTRAINED
+
+from unmask.evaluation.outcome import MODEL_FILE, read_results
 
 START: Final = "<!-- ladder -->"
 END: Final = "<!-- /ladder -->"
@@ -23,6 +27,26 @@ space. The ladder below measures each step on development sets, beside all-MiniL
 _YARDSTICK: Final = "#b91c1c"
 _TRAINED: Final = "#2563eb"
 _UNTRAINED: Final = "#6b7280"
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """Return the rows in ``folder`` by their labels, in the ladder's order."""
+    order = [*(row.label for row in UNTRAINED), *TRAINED, MINILM]
+    found = {
+        results.model.name: results for results in map(read_results, (f.parent for f in folder.glob(f"*/{MODEL_FILE}")))
+    }
+    rows = {
+        label: {
+            "model": asdict(found[label].model),
+            "settings": {task: outcome.settings for task, outcome in found[label].outcomes.items()},
+            "figures": {
+                task: asdict(outcome.score) | {"metric": outcome.main, "n": outcome.items}
+                for task, outcome in found[label].outcomes.items()
+            },
+        }
+        for label in (*(label for label in order if label in found), *(label for label in found if label not in order))
+    }
+    return {"untrained": [row.label for row in UNTRAINED], "ladder": order, "rows": rows}
 
 
 def columns(result: dict[str, Any]) -> dict[str, str]:
@@ -59,36 +83,36 @@ def _cell(figure: dict[str, Any] | None, best: float | None) -> str:
 
 def section(result: dict[str, Any]) -> str:
     """Return what stands between the markers: the table, the plot, and how it was measured."""
-    how, rows = result["settings"], result["rows"]
+    rows = result["rows"]
+    settings = {task: each for row in rows.values() for task, each in row["settings"].items()}
+    given = [f"{task} “{each['instruction']}”" for task, each in settings.items() if each.get("instruction")]
+    instructions = f" ({', '.join(given)})" if given else ""
     counts = {task: figure["n"] for row in rows.values() for task, figure in row["figures"].items()}
     sizes = ", ".join(f"{task} {count:,}" for task, count in counts.items())
-    instructions = ", ".join(f"{task} “{text}”" for task, text in how["instructions"].items())
+    lengths = sorted({row["model"]["max_length"] for row in rows.values()})
     missing = [label for label in result["ladder"] if label not in rows]
     left_out = f"\nNot measured yet: {', '.join(missing)}.\n" if missing else ""
-    runs = sorted({(row["date"], row["hardware"], _versions(row)) for row in rows.values()})
+    runs = sorted({(row["model"]["date"][:10], row["model"]["hardware"], _versions(row)) for row in rows.values()})
     return f"""{table(result)}
 
 ![The same figures with their intervals](ladder.png)
 {left_out}
-A dash, or a set without a column: not measured yet. Times 100, with the 95 % interval over {how["resamples"]:,}
-resamples of the items ({sizes}); the best of a column is bold. The rows share their
-items, so a difference between two rows is surer than their two intervals look.
+A dash: not measured yet. Times 100, with the 95 % bootstrap interval over the items ({sizes}); the best of a column is
+bold. The rows share their items, so a difference between two rows is surer than their two intervals look;
+`unmask eval compare experiments/results/ladder/*` tests each.
 
-Texts are cut at {how["max_length"]["others"]} tokens, those of retrieval at {how["max_length"]["retrieval"]}, to spare
-time: retrieval sees only the beginning of a document, and its figures cannot be set beside those on whole documents.
-Queries have an instruction ({instructions}), except for all-MiniLM-L6-v2, which knows none; all other texts stand
-without. TREC-QC: logistic regression on the vectors as they are, {how["train_rows"]:,} training rows drawn with seed
-{how["seed"]}. SearchSnippets: mini-batch k-means with as many clusters as labels, the mean of {how["clusterings"]}
-seeds, {how["cluster_rows"]:,} rows drawn with seed {how["seed"]}; k-means is not run again for a resample.
+Texts are cut at {" and ".join(map(str, lengths))} tokens, to spare time: retrieval sees only the beginning of a
+document, and its figures cannot be set beside those on whole documents. Queries have an instruction{instructions},
+except for {MINILM}, which knows none; all other texts stand without.
 
 {chr(10).join(f"{date}; {hardware}; {versions}." for date, hardware, versions in runs)}
 
-Made by `python -m experiments.ladder.report` from `experiments/results/ladder.json`.
+Made by `python -m experiments.ladder.report` from `experiments/results/ladder`.
 """
 
 
 def _versions(row: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {version}" for name, version in row["versions"].items())
+    return ", ".join(f"{name} {version}" for name, version in row["model"]["versions"].items())
 
 
 def write(result: dict[str, Any], folder: Path) -> None:
@@ -148,4 +172,4 @@ def _colour(result: dict[str, Any], label: str) -> str:
 
 if __name__ == "__main__":
     root = Path(__file__).parents[2]
-    write(json.loads((root / "experiments/results/ladder.json").read_text(encoding="utf-8")), root / "docs")
+    write(read(root / "experiments/results/ladder"), root / "docs")

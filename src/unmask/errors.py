@@ -6,6 +6,7 @@
     │   ├── AdapterError            an adapter that does not fit its base
     │   └── DownloadError           what could not be fetched: not there, gated, no network
     ├── TrainingError               a run that cannot go on: a loss that is not a number, a disk that is full
+    ├── EvaluationError             some tasks of an evaluation failed; the figures of the others are written
     ├── ServingError                a request that a running engine cannot answer, or not now
     │   ├── UnknownModelError       a model that is not served here
     │   ├── ModelColdError          a model that is still being loaded
@@ -44,6 +45,10 @@ class DownloadError(CheckpointError):
 
 class TrainingError(UnmaskError):
     """A training run cannot go on, or cannot be taken up again; its checkpoints are whole."""
+
+
+class EvaluationError(UnmaskError):
+    """Some tasks of an evaluation failed; the figures of the others are written."""
 
 
 class BackboneError(UnmaskError):

@@ -1,11 +1,8 @@
-"""The ladder's figures on numbers small enough to work out by hand, and its table."""
+"""The ladder's rows, its table and its page."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,133 +11,16 @@ import pytest
 
 pytest.importorskip("sklearn")
 
-from experiments.ladder import metrics, report, tasks
+from experiments.ladder import report
 from experiments.ladder.__main__ import parse_row, there
-from experiments.ladder.models import Row, vectors_of
-from sklearn.metrics import v_measure_score
+from experiments.ladder.models import MINILM, UNTRAINED, Row
 
-from unmask.text import Text
-
-
-def test_ndcg_is_what_a_hand_computes() -> None:
-    # Ranking of the first query: documents 2, 0, 1, 3. Relevant: 0 and 3, at ranks 2 and 4.
-    found = metrics.ndcg_at_10([[1, 0, 0, 1], [0, 1, 0, 0]], [[0.8, 0.5, 0.9, 0.1], [0.1, 0.9, 0.2, 0.3]])
-    gained = 1 / math.log2(3) + 1 / math.log2(5)
-    assert found == pytest.approx([gained / (1 + 1 / math.log2(3)), 1.0])
-
-
-def test_ndcg_looks_no_further_than_rank_10_but_knows_all_relevant_documents() -> None:
-    relevance, scores = np.zeros((1, 20)), -np.arange(20.0)[None]
-    relevance[0, [9, 10, 11]] = 1  # only rank 10 counts; the best ranking would have had ranks 1 to 3
-    ideal = sum(1 / math.log2(rank + 1) for rank in (1, 2, 3))
-    assert metrics.ndcg_at_10(relevance, scores) == pytest.approx([1 / math.log2(11) / ideal])
-
-
-def test_spearman_goes_by_ranks() -> None:
-    # Ranks 1 2 3 4 5 against 2 1 4 3 5: 1 - 6 * 4 / (5 * 24) = 0.8. Four times over, so that no resample is constant.
-    figure = metrics.spearman([1, 2, 3, 4, 500] * 4, [0.2, 0.1, 0.4, 0.3, 0.5] * 4)
-    assert figure.value == pytest.approx(0.8)
-    assert figure.low < 0.8 < figure.high
-
-
-def test_v_measure_is_the_mean_over_clusterings_and_blind_to_names() -> None:
-    labels = ["a", "a", "b", "b"]
-    right, useless = [7, 7, 3, 3], [0, 1, 0, 1]
-    assert metrics.v_measure(labels, [right]).value == pytest.approx(1.0)
-    assert metrics.v_measure(labels, [right, useless]).value == pytest.approx(0.5)
-
-
-def test_v_measure_is_that_of_scikit_learn() -> None:
-    draws = np.random.default_rng(3).integers(0, [[7], [4]], size=(2, 300))
-    draws[1, :100] = draws[0, :100] % 4  # not independent
-    assert metrics.v_measure(list(draws[0]), [draws[1]]).value == pytest.approx(v_measure_score(*draws))
-
-
-def test_interval_of_a_mean_is_about_two_standard_errors_each_way() -> None:
-    figure = metrics.mean([1] * 300 + [0] * 100)
-    error = math.sqrt(0.75 * 0.25 / 400)
-    assert (figure.value, figure.n) == (0.75, 400)
-    assert figure.low == pytest.approx(0.75 - 1.96 * error, abs=0.006)
-    assert figure.high == pytest.approx(0.75 + 1.96 * error, abs=0.006)
-
-
-def test_interval_covers_the_true_mean_about_95_times_in_100() -> None:
-    draws = np.random.default_rng(1).random((100, 50))
-    covered = sum(figure.low <= 0.5 <= figure.high for figure in map(metrics.mean, draws))
-    assert 88 <= covered <= 99
-
-
-def test_interval_is_seeded() -> None:
-    values = np.random.default_rng(2).random(60)
-
-    def interval(seed: int) -> metrics.Figure:
-        return metrics.bootstrap(lambda i: float(values[i].mean()), 60, seed=seed)
-
-    assert interval(0) == interval(0)
-    assert interval(0).low != interval(1).low
-
-
-def test_one_item_has_no_interval() -> None:
-    with pytest.raises(ValueError, match="n is 1; expected at least 2"):
-        metrics.mean([1.0])
-
-
-def test_cosines_are_row_by_row_and_blind_to_length() -> None:
-    left = np.array([[1, 0], [3, 4]], dtype=np.float32)
-    right = np.array([[5, 0], [4, 3]], dtype=np.float32)
-    assert tasks.cosines(left, right) == pytest.approx([1.0, 0.96])
-
-
-def test_retrieval_reads_the_layout_and_scores_queries_against_documents(tmp_path: Path) -> None:
-    corpus = [{"_id": "x", "title": "", "text": "one"}, {"_id": "y", "title": "A title", "text": "two"}]
-    queries = [{"_id": "1", "text": "unjudged"}, {"_id": "2", "text": "about two"}]
-    for name, entries in (("corpus", corpus), ("queries", queries)):
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
-    (tmp_path / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\n2\ty\t1\n")
-    task = tasks.retrieval("tiny", tmp_path, "Find it:")
-    assert task.texts == (Text("Find it:", "about two"), Text("", "one"), Text("", "A title two"))
-    with pytest.raises(ValueError, match="n is 1"):  # the query without a relevant document is not counted
-        task.score(np.eye(3, dtype=np.float32))
-    (tmp_path / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\n2\ty\t1\n1\tx\t1\n")
-    both = tasks.retrieval("tiny", tmp_path, "Find it:")
-    near, other = [1.0, 0.1], [0.1, 1.0]
-    figure = both.score(np.array([near, other, near, near], dtype=np.float32))  # the second query ties: either order
-    assert figure.value == pytest.approx((1 + 1 / math.log2(3)) / 2)
-    figure = both.score(np.array([near, other, near, other], dtype=np.float32))
-    assert figure.value == pytest.approx(1.0)
-
-
-class _Counting:
-    """A model whose vectors are the lengths of its texts."""
-
-    label = source = "counting"
-    fingerprint = "0" * 64
-
-    def __init__(self) -> None:
-        self.encoded: list[str] = []
-
-    def encode(self, texts: Sequence[Text], max_length: int) -> tasks.Vectors:
-        self.encoded += [text.content for text in texts]
-        return np.array([[len(text.content)] for text in texts], dtype=np.float32)
-
-
-def test_each_distinct_text_is_encoded_once_and_kept(tmp_path: Path) -> None:
-    texts = tuple(Text("", content) for content in ("a", "bbb", "a", "cc", "dddd"))
-    task = tasks.Task(name="a task", metric="", texts=texts, max_length=8, score=lambda _: metrics.mean([0, 1]))
-    model = _Counting()
-    vectors, seconds = vectors_of(model, task, tmp_path)
-    assert vectors.ravel().tolist() == [1, 3, 1, 2, 4]
-    assert model.encoded == ["a", "bbb", "a", "bbb", "cc", "dddd"]  # the first two also wake it, before the clock
-    again = _Counting()
-    kept, same = vectors_of(again, task, tmp_path)
-    assert (kept.tolist(), same, again.encoded) == (vectors.tolist(), seconds, [])
+from unmask.evaluation.outcome import Measured, Metric, Outcome, write_model, write_outcome
 
 
 def test_row_from_the_command_line() -> None:
-    row = parse_row("causal, better=base,adapter=runs/a,adapter=runs/b,pooling=last,bidirectional=false")
-    assert row == Row(
-        label="causal, better", source="base", adapters=("runs/a", "runs/b"), pooling="last", bidirectional=False
-    )
+    row = parse_row("causal, better=base,pooling=last,bidirectional=false")
+    assert row == Row(label="causal, better", source="base", pooling="last", bidirectional=False)
 
 
 @pytest.mark.parametrize("text", ["no folder", "=folder", "label=", "label=folder,pool=mean", "a=b,bidirectional=no"])
@@ -161,9 +41,8 @@ def _result() -> dict[str, Any]:
     def row(**figures: tuple[float, float, float]) -> dict[str, Any]:
         keys = ("value", "low", "high")
         return {
-            "date": "2026-01-01",
-            "hardware": "a machine",
-            "versions": {"unmask": "0"},
+            "model": {"date": "2026-01-01", "hardware": "a machine", "versions": {"unmask": "0"}, "max_length": 64},
+            "settings": {name: {"instruction": "Find it:"} for name in figures},
             "figures": {
                 name: dict(zip(keys, values, strict=True)) | {"n": 10, "metric": "nDCG@10"}
                 for name, values in figures.items()
@@ -171,7 +50,6 @@ def _result() -> dict[str, Any]:
         }
 
     return {
-        "settings": tasks.settings(),
         "untrained": ["causal"],
         "ladder": ["causal", "trained", "yardstick"],
         "rows": {"causal": row(A=(0.5, 0.4, 0.6)), "yardstick": row(A=(0.71, 0.7, 0.8), B=(0.2, 0.1, 0.3))},
@@ -205,3 +83,28 @@ def test_page_without_markers_is_not_touched(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="expected <!-- ladder -->"):
         report.write(_result(), tmp_path)
     assert (tmp_path / "training.md").read_text() == "# Mine\n"
+
+
+def test_rows_are_read_from_their_folders_in_the_ladders_order(tmp_path: Path) -> None:
+    first = UNTRAINED[0].label
+    for number, label in enumerate((MINILM, "one more", first)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        model = Measured(
+            name=label, source="x", identity=label, dimension=2, max_length=64, parameters=1, tokens_per_second=None,
+            hardware="a machine", versions={"unmask": "0"}, date="2026-01-01T00:00:00+00:00",
+        )  # fmt: skip
+        metric = Metric(value=0.25 * number, low=0.0, high=1.0)
+        samples = {"cosine": np.zeros(3)}
+        outcome = Outcome(
+            task="A", kind="sts", main="spearman", metrics={"spearman": metric}, items=3, settings={"instruction": ""},
+            seconds=1.0, samples=samples,
+        )  # fmt: skip
+        write_model(folder, model)
+        write_outcome(folder, outcome)
+    result = report.read(tmp_path)
+    assert list(result["rows"]) == [first, MINILM, "one more"]
+    assert result["rows"][first]["figures"]["A"] == {
+        "value": 0.5, "low": 0.0, "high": 1.0, "metric": "spearman", "n": 3,
+    }  # fmt: skip
+    assert "A 3" in report.section(result)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from unmask.bulk.vectors import vector_file
 from unmask.hub.cache import atomic_folder, home
-from unmask.identity import identity as identity  # noqa: PLC0414 - mining has it from here
+from unmask.identity import identity
 
 if TYPE_CHECKING:
     from unmask.encoder import Encoder

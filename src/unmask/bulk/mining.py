@@ -18,13 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unmask._version import __version__
-from unmask.bulk.kept import KeptVectors, Matrix, identity
+from unmask.bulk.kept import KeptVectors, Matrix
 from unmask.bulk.negatives import Mined, MiningSettings, choose_negatives
 from unmask.bulk.pairs import Distinct, Pair
 from unmask.bulk.search import Index
 from unmask.bulk.vectors import check_target
 from unmask.errors import InputError
 from unmask.hub.cache import atomic_file
+from unmask.identity import identity
 from unmask.progress import Progress
 
 if TYPE_CHECKING:

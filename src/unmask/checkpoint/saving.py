@@ -147,10 +147,12 @@ def _names_of_adapters(source: Checkpoint) -> tuple[str, ...]:
 
 
 def _name_of(folder: Path) -> str:
-    """Return the name of an adapter's folder; of the hub's cache, the repository's."""
+    """Return the name of an adapter's folder; of the hub's cache, the repository's; of a training run, the stage's."""
     parts = folder.resolve().parts
     cached = next((part for part in reversed(parts) if part.startswith("models--")), None)
-    return cached.removeprefix("models--").replace("--", "/", 1) if cached else parts[-1]
+    if cached:
+        return cached.removeprefix("models--").replace("--", "/", 1)
+    return parts[-2] if parts[-1] == "adapter" and len(parts) > 2 else parts[-1]
 
 
 def _public_name(name: str | None) -> str | None:

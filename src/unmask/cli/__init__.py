@@ -15,13 +15,16 @@ import typer
 
 from unmask._version import __version__
 from unmask.cli.bench import bench
+from unmask.cli.compare import compare
 from unmask.cli.convert import convert
 from unmask.cli.encode import encode
+from unmask.cli.eval import evaluate
 from unmask.cli.info import info
 from unmask.cli.mine import mine
 from unmask.cli.outcome import run
 from unmask.cli.pull import pull
 from unmask.cli.search import search
+from unmask.cli.serve import serve
 from unmask.cli.similarity import similarity
 from unmask.cli.train import mntp, recipe, simcse, supervised
 
@@ -35,6 +38,7 @@ _STYLE: Final[dict[str, Any]] = {
 
 app = typer.Typer(name="unmask", **_STYLE)
 train = typer.Typer(name="train", **_STYLE)
+evaluation = typer.Typer(name="eval", invoke_without_command=True, **_STYLE)
 
 
 def _help(command: Callable[..., None]) -> str:
@@ -42,11 +46,14 @@ def _help(command: Callable[..., None]) -> str:
     return inspect.cleandoc(command.__doc__ or "").replace("Examples:", "\b\nExamples:")
 
 
-for command in (pull, convert, info, encode, similarity, search, mine, bench):
+for command in (pull, convert, info, encode, similarity, search, mine, serve, bench):
     app.command(help=_help(command))(command)
 for stage in (mntp, simcse, supervised, recipe):
     train.command(help=_help(stage))(stage)
+evaluation.callback(help=_help(evaluate))(evaluate)
+evaluation.command(help=_help(compare))(compare)
 app.add_typer(train, help="Train an encoder: one stage, or a whole recipe (see: unmask train recipe --list).")
+app.add_typer(evaluation)
 
 
 def _print_version(wanted: bool) -> None:

@@ -38,7 +38,7 @@ class Served:
         name: by which requests name it.
         state: whether it can answer at once.
         dimension: components of a vector; None while the model has never been loaded.
-        max_length: most tokens of a text; None while it has never been loaded.
+        max_length: most tokens of a text; None while its tokenizer has not been read, seconds after the start.
         error: why it failed, else None.
     """
 
@@ -55,9 +55,9 @@ class Load:
 
     Attributes:
         queued_tokens: waiting, by priority.
-        queue_limit: most tokens that may wait.
+        queue_limit: most tokens that may wait, of each priority.
         running_tokens: in batches that workers have.
-        tokens_per_second: over the last half minute; None before the first batch.
+        tokens_per_second: of all workers while they compute, over the last half minute; None before the first batch.
         batches: done since the start.
         batch_tokens: tokens of all batches done since the start.
         restarts: of workers, since the start.
@@ -92,13 +92,21 @@ class EmbeddingEngine(Protocol):
 
         Raises:
             UnknownModelError: it is not served.
+            ModelColdError: its tokenizer has not been read yet, half a minute after it was asked for, or cannot be.
+            StoppingError: the engine shuts down.
             InputError: a text is too long and ``truncate`` is false, or has no token; names its index.
         """
 
     async def detokenize(self, model: str, ids: Sequence[Sequence[int]]) -> list[str]:
-        """Return the texts that token arrays of :meth:`tokenize` without instruction stand for.
+        """Return the texts that token arrays stand for.
+
+        Args:
+            model: whose tokens they are.
+            ids: as :meth:`tokenize` gives them for texts without instruction, or as a plain tokenizer does, with or
+                without its special tokens.
 
         Raises:
+            UnknownModelError, ModelColdError, StoppingError: as :meth:`tokenize`.
             InputError: an id is not in the vocabulary; names the array's index.
         """
 
@@ -116,7 +124,7 @@ class EmbeddingEngine(Protocol):
 
         Args:
             model: name of a served model.
-            texts: not blank.
+            texts: at least one, none of them blank.
             caller: whose request it is: callers have equal shares of a full engine.
             priority: ``batch`` yields to ``realtime``.
             truncate: cut texts that are too long instead of raising.
@@ -124,8 +132,9 @@ class EmbeddingEngine(Protocol):
 
         Raises:
             UnknownModelError: it is not served.
-            ModelColdError: it is not ready within ``wait`` seconds; loading goes on.
-            QueueFullError: the texts do not fit into the queue.
+            ModelColdError: it is not ready within ``wait`` seconds, and loading goes on; or it could not be loaded,
+                and will be tried again when asked for after a pause.
+            QueueFullError: the texts do not fit into the queue, or would leave too little of it to other callers.
             StoppingError: the engine shuts down.
             EncodingFailedError: a worker failed on one of the texts, which the message names by index.
             InputError: as :meth:`tokenize`.

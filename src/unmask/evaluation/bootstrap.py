@@ -6,19 +6,21 @@ both models are resampled with the same items, which is what makes the test pair
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from unmask.errors import InputError
 from unmask.evaluation.outcome import Metric, Samples
 
 RESAMPLES: Final = 1_000
 SEED: Final = 0
 #: Probability that a bootstrap interval holds the truth.
 CONFIDENCE: Final = 0.95
+_ENDS: Final = (100 * (1 - CONFIDENCE) / 2, 100 * (1 + CONFIDENCE) / 2)
 
 #: From samples, resampled or not, to every metric by name.
 Statistic = Callable[[Samples], dict[str, float]]
@@ -50,7 +52,8 @@ def take(samples: Samples, rows: NDArray[np.int64]) -> Samples:
 def intervals(statistic: Statistic, samples: Samples, *, resamples: int = RESAMPLES) -> dict[str, Metric]:
     """Return each metric on all items with its 95 % interval.
 
-    A resample on which a metric is undefined (all items alike, by chance) is left out.
+    A resample on which a metric is undefined (all items alike, by chance) is left out; a metric that all of them
+    leave undefined has no interval.
 
     Args:
         statistic: computes the metrics.
@@ -58,13 +61,8 @@ def intervals(statistic: Statistic, samples: Samples, *, resamples: int = RESAMP
         resamples: how many.
     """
     values = statistic(samples)
-    drawn = [statistic(take(samples, rows)) for rows in _draws(samples, resamples)]
-    ends = (100 * (1 - CONFIDENCE) / 2, 100 * (1 + CONFIDENCE) / 2)
-    found = {}
-    for name, value in values.items():
-        low, high = np.nanpercentile([draw[name] for draw in drawn], ends)
-        found[name] = Metric(value=float(value), low=float(low), high=float(high))
-    return found
+    drawn = [statistic(take(samples, rows)) for rows in _draws(size(samples), resamples)]
+    return {name: _metric(value, np.array([draw[name] for draw in drawn])) for name, value in values.items()}
 
 
 def difference(
@@ -80,21 +78,43 @@ def difference(
         first: a model's samples.
         second: another model's, of the same items in the same order.
         resamples: how many.
+
+    Raises:
+        InputError: the two are of different numbers of items, or the metric is undefined.
     """
+    if size(first) != size(second):
+        raise InputError(
+            f"The models were measured on {size(first):,} and {size(second):,} items; expected the same ones. "
+            "Measure both on the same data, with the same --limit."
+        )
     value = statistic(second)[metric] - statistic(first)[metric]
     draws = [
         statistic(take(second, rows))[metric] - statistic(take(first, rows))[metric]
-        for rows in _draws(first, resamples)
+        for rows in _draws(size(first), resamples)
     ]
     drawn = np.array([draw for draw in draws if np.isfinite(draw)])
-    low, high = np.percentile(drawn, (100 * (1 - CONFIDENCE) / 2, 100 * (1 + CONFIDENCE) / 2))
+    if not (np.isfinite(value) and drawn.size):
+        raise InputError(f"{metric} is undefined on these {size(first):,} items. Measure both models on more.")
+    low, high = np.percentile(drawn, _ENDS)
     beyond = int((np.abs(drawn - value) >= abs(value)).sum())
     return Difference(value=float(value), low=float(low), high=float(high), p=(beyond + 1) / (len(drawn) + 1))
 
 
-def _draws(samples: Samples, resamples: int) -> list[NDArray[np.int64]]:
+def size(samples: Samples) -> int:
+    """Return how many items ``samples`` hold."""
     lengths = {len(array) for array in samples.values()}
     assert len(lengths) == 1, f"samples of different lengths: {lengths}"
-    (items,) = lengths
+    return lengths.pop()
+
+
+def _metric(value: float, drawn: NDArray[np.float64]) -> Metric:
+    known = drawn[np.isfinite(drawn)]
+    if not known.size:
+        return Metric(value=float(value))
+    low, high = np.percentile(known, _ENDS)
+    return Metric(value=float(value), low=float(low), high=float(high))
+
+
+def _draws(items: int, resamples: int) -> Iterator[NDArray[np.int64]]:
     generator = np.random.default_rng(SEED)
-    return [generator.integers(0, items, items) for _ in range(resamples)]
+    return (generator.integers(0, items, items) for _ in range(resamples))

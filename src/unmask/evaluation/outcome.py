@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,7 +54,7 @@ class Outcome:
 
     Attributes:
         task: name of the task.
-        kind: what kind of task it is; a name in ``tasks.KINDS``, or ``mteb``.
+        kind: what kind of task it is; a name in ``kinds.KINDS``, or ``mteb``.
         main: the metric that stands for the task in a table.
         metrics: every metric by its name.
         items: how many items were resampled for the intervals.
@@ -121,13 +122,13 @@ class Results:
 
 def write_outcome(folder: Path, outcome: Outcome) -> None:
     """Write a task's files; the samples first, so that figures never stand without them."""
-    stem = folder / file_stem(outcome.task)
-    with atomic_file(stem.with_name(f"{stem.name}.npz"), replace=True) as draft, draft.open("wb") as stream:
+    stem = file_stem(outcome.task)
+    with atomic_file(folder / f"{stem}.npz", replace=True) as draft, draft.open("wb") as stream:
         arrays: dict[str, Any] = dict(outcome.samples)
         np.savez_compressed(stream, **arrays)
     about = asdict(replace(outcome, samples={}))
     del about["samples"]
-    _write_json(stem.with_name(f"{stem.name}.json"), about)
+    _write_json(folder / f"{stem}.json", about)
 
 
 def write_model(folder: Path, model: Measured) -> None:
@@ -141,9 +142,18 @@ def read_outcome(folder: Path, task: str) -> Outcome | None:
     Raises:
         InputError: its files are there, but damaged.
     """
-    stem = folder / file_stem(task)
-    file = stem.with_name(f"{stem.name}.json")
+    file = folder / f"{file_stem(task)}.json"
     return _read_outcome(file) if file.exists() else None
+
+
+def read_model(folder: Path) -> Measured | None:
+    """Return what was measured in ``folder``, None if nothing was.
+
+    Raises:
+        InputError: its file is there, but damaged.
+    """
+    file = folder / MODEL_FILE
+    return _checked(file, lambda data: Measured(**data)) if file.exists() else None
 
 
 def read_results(folder: Path) -> Results:
@@ -152,13 +162,13 @@ def read_results(folder: Path) -> Results:
     Raises:
         InputError: it is none, it holds no outcome, or a file in it is damaged.
     """
-    file = folder / MODEL_FILE
-    if not file.is_file():
+    model = read_model(folder)
+    if model is None:
         raise InputError(
             f"{folder} holds no {MODEL_FILE}; expected a folder written by: unmask eval. Name a model's folder in it."
         )
-    model = _checked(file, lambda data: Measured(**data))
-    files = sorted(each for each in folder.glob("*.json") if each.name != MODEL_FILE)
+    # A run that was killed leaves a hidden draft.
+    files = sorted(each for each in folder.glob("*.json") if each.name != MODEL_FILE and each.name[0] != ".")
     outcomes = {outcome.task: outcome for outcome in map(_read_outcome, files)}
     if not outcomes:
         raise InputError(f"{folder} holds no task's figures yet. Run the evaluation to its first task's end.")
@@ -167,13 +177,14 @@ def read_results(folder: Path) -> Results:
 
 def file_stem(task: str) -> str:
     """Return the name of a task's files without ending: the task's, but for what no file may be called."""
-    return "".join(char if char.isalnum() or char in "-_.() +" else "_" for char in task)
+    stem = "".join(char if char.isalnum() or char in "-_.() +" else "_" for char in task)
+    return f"_{stem}" if stem.startswith(".") or f"{stem}.json" == MODEL_FILE else stem
 
 
 def _read_outcome(file: Path) -> Outcome:
     def make(data: dict[str, Any]) -> Outcome:
         metrics = {name: Metric(**metric) for name, metric in data.pop("metrics").items()}
-        with np.load(file.with_suffix(".npz"), allow_pickle=False) as arrays:
+        with file.with_suffix(".npz").open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             samples = {name: arrays[name] for name in arrays.files}
         outcome = Outcome(metrics=metrics, samples=samples, **data)
         outcome.score  # noqa: B018 - the main metric must be there
@@ -185,7 +196,7 @@ def _read_outcome(file: Path) -> Outcome:
 def _checked(file: Path, make: Callable[[dict[str, Any]], T]) -> T:
     try:
         return make(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, BadZipFile) as error:
         raise InputError(f"{file} is damaged: {error}. Remove it and run the evaluation again.") from error
 
 

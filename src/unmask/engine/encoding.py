@@ -1,0 +1,139 @@
+"""What a worker does with models: reads tokenizers, loads encoders, computes. Runs in worker processes only."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Final, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from unmask import checkpoint as checkpoints
+from unmask.backbone.families import family_of, template_for
+from unmask.backbone.loading import Backbone, read_config, resolve_device
+from unmask.checkpoint import Checkpoint, Settings
+from unmask.encoder import Encoder
+from unmask.engine.settings import ModelSettings, Weights
+from unmask.engine.tokens import packed
+from unmask.errors import BackboneError
+from unmask.pooling import pool
+from unmask.text import TextTokenizer, TokenizedText
+from unmask.tokenizers import load_tokenizer
+
+#: Tokens of each text of the first batch: the first passes are slow, and no caller should wait for them.
+_WARM_UP: Final = (8, 8, 64)
+
+
+class Encoders:
+    """The models of one device.
+
+    Args:
+        device: as :meth:`unmask.Encoder.load` takes it.
+        threads: processor threads; None: as torch chooses.
+    """
+
+    def __init__(self, device: str, threads: int | None) -> None:
+        self._device = device
+        if threads is not None:
+            torch.set_num_threads(threads)
+
+    def read(self, model: ModelSettings) -> bytes:
+        """Return a model's tokenizer, packed; a model that must be converted first is.
+
+        Raises:
+            UnmaskError: as :meth:`unmask.Encoder.load`.
+        """
+        found = checkpoints.inspect(model.source, adapters=model.adapters)
+        asked = Settings(max_length=model.max_length)
+        if found.cache is not None or found.base.is_file():
+            encoder = Encoder.load(
+                model.source, adapters=model.adapters, max_length=model.max_length, device="cpu", dtype="float32"
+            )
+            return packed(encoder.pipeline.tokenizer)
+        return packed(_text_tokenizer(found, asked))
+
+    def load(self, weights: Weights) -> LoadedEncoder:
+        """Load an encoder.
+
+        Raises:
+            UnmaskError: as :meth:`unmask.Encoder.load`.
+        """
+        return LoadedEncoder(
+            Encoder.load(weights.source, adapters=weights.adapters, device=self._device, dtype=weights.dtype)
+        )
+
+    def tidy(self) -> None:
+        """Give back what torch keeps of unloaded weights."""
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+class LoadedEncoder:
+    """An encoder, from token ids to vectors.
+
+    Attributes:
+        size: bytes of its parameters.
+        dimension: components of a vector.
+        budget: tokens of a batch that suit its device.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._pipeline = encoder.pipeline
+        self._vocabulary = int(encoder.backbone.config.vocab_size)
+        self.size = sum(p.numel() * p.element_size() for p in encoder.backbone.model.parameters())
+        self.dimension = encoder.dimension
+        self.budget = encoder.pipeline.token_budget
+
+    @torch.inference_mode()
+    def vectors(self, ids: NDArray[np.int32], lengths: Sequence[int], starts: Sequence[int]) -> NDArray[np.float32]:
+        """Return ``[N, D]`` float32 on the processor: what :meth:`unmask.Encoder.encode` gives, not normalised."""
+        bounds = np.concatenate([[0], np.cumsum(lengths)]).tolist()
+        numbers = ids.tolist()
+        texts = [
+            TokenizedText(ids=numbers[begin:end], start=start)
+            for (begin, end), start in zip(pairwise(bounds), starts, strict=True)
+        ]
+        hidden_TD = self._pipeline.hidden(texts)
+        pooled_ND = pool(
+            hidden_TD,
+            lengths=torch.tensor(list(lengths), device=hidden_TD.device),
+            starts=torch.tensor(list(starts), device=hidden_TD.device),
+            mode=self._pipeline.pooling,
+        )
+        return np.asarray(pooled_ND.cpu().numpy(), dtype=np.float32)
+
+    def warm_up(self) -> None:
+        """Run one batch.
+
+        Raises:
+            BackboneError: it gives something that is not a finite number.
+        """
+        ids = np.arange(sum(_WARM_UP), dtype=np.int32) % self._vocabulary
+        if not np.isfinite(self.vectors(ids, _WARM_UP, (0,) * len(_WARM_UP))).all():
+            raise BackboneError(
+                "The model's vectors hold numbers that are not finite. Its weights are damaged, or its dtype is too "
+                "narrow: fetch it again, or choose another dtype."
+            )
+
+
+def _text_tokenizer(found: Checkpoint, asked: Settings) -> TextTokenizer:
+    """Return the text tokenizer that an encoder of a checkpoint has, without its weights."""
+    settings = asked.over(found.settings)
+    tokenizer = load_tokenizer(found.tokenizer, found.tokenizer_parts)
+    outline = _Outline(found)
+    if settings.template is None:
+        settings = Settings(template=template_for(outline.config.model_type, tokenizer.chat_template)).over(settings)
+    return Encoder(cast("Backbone", outline), tokenizer, settings, found).pipeline.tokenizer
+
+
+class _Outline:
+    """What an encoder asks of its backbone before the first text."""
+
+    def __init__(self, found: Checkpoint) -> None:
+        self.config = read_config(found.base)
+        self.family = family_of(self.config.model_type)
+        self.device = resolve_device("cpu")

@@ -1,0 +1,212 @@
+"""A worker: one process, one device, the models on it. Run as ``python -m unmask.engine.worker DEVICE [THREADS]``.
+
+Orders come on standard input, answers go to what was standard output. Four threads: one reads orders, one loads, one
+computes, one writes answers, so that batches are computed while a model is loaded or an answer is written. When the
+pipe closes, because the server ended, however it ended, the process ends at once. It takes no signal but SIGKILL: a
+Ctrl-C or SIGTERM to all processes of a service must leave the server its workers until it has finished.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
+from typing import BinaryIO, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unmask.engine.messages import (
+    HEADER,
+    Answer,
+    Compute,
+    Computed,
+    Failed,
+    Load,
+    Order,
+    Read,
+    Refused,
+    Unload,
+    Up,
+    WasLoaded,
+    WasRead,
+    frame,
+    parse,
+)
+from unmask.engine.settings import ModelSettings, Weights
+
+#: Exit statuses of a worker that ends by itself.
+CLOSED: Final = 0
+BROKEN: Final = 3
+
+
+class Loaded(Protocol):
+    """Weights in memory.
+
+    Attributes:
+        size: bytes of their parameters.
+        dimension: components of a vector.
+        budget: tokens of a batch that suit the device.
+    """
+
+    size: int
+    dimension: int
+    budget: int
+
+    def vectors(self, ids: NDArray[np.int32], lengths: Sequence[int], starts: Sequence[int]) -> NDArray[np.float32]:
+        """Return the vectors of texts whose ids lie one behind the other, ``[N, D]`` float32."""
+
+    def warm_up(self) -> None:
+        """Run one batch; raises if it gives no numbers."""
+
+
+class Models(Protocol):
+    """What can be read and loaded."""
+
+    def read(self, model: ModelSettings) -> bytes:
+        """Return a model's tokenizer, packed."""
+
+    def load(self, weights: Weights) -> Loaded:
+        """Load weights."""
+
+    def tidy(self) -> None:
+        """Give memory back after weights were unloaded."""
+
+
+class Worker:
+    """The process's state, and what its threads do.
+
+    Args:
+        models: reads and loads.
+        orders: the pipe from the server.
+        answers: the pipe to it.
+    """
+
+    def __init__(self, models: Models, orders: BinaryIO, answers: BinaryIO) -> None:
+        self._models = models
+        self._orders, self._answers = orders, answers
+        self._loaded: dict[Weights, Loaded] = {}
+        self._to_load: SimpleQueue[Read | Load | Unload] = SimpleQueue()
+        self._to_compute: SimpleQueue[Compute] = SimpleQueue()
+        self._to_send: SimpleQueue[Answer] = SimpleQueue()
+
+    def run(self) -> None:
+        """Work until the process ends."""
+        for work in (self._receive, self._load, self._send):
+            threading.Thread(target=work, name=work.__name__.strip("_"), daemon=True).start()
+        self._to_send.put(Up())
+        while True:
+            self._compute(self._to_compute.get())
+
+    def _receive(self) -> None:
+        while True:
+            order = _next(self._orders)
+            if order is None:
+                os._exit(CLOSED)
+            if isinstance(order, Compute):
+                self._to_compute.put(order)
+            else:
+                self._to_load.put(order)
+
+    def _send(self) -> None:
+        while True:
+            try:
+                self._answers.write(frame(self._to_send.get()))
+                self._answers.flush()
+            except OSError:  # nobody is there to answer
+                os._exit(CLOSED)
+
+    def _load(self) -> None:
+        while True:
+            order = self._to_load.get()
+            if isinstance(order, Unload):
+                self._loaded.pop(order.weights, None)
+                self._models.tidy()
+                continue
+            try:
+                self._to_send.put(self._carried_out(order))
+            # Loading calls into libraries that raise what they like; the server says what it was.
+            except Exception as error:  # noqa: BLE001
+                self._to_send.put(Refused(order, described(error)))
+
+    def _carried_out(self, order: Read | Load) -> Answer:
+        if isinstance(order, Read):
+            return WasRead(order.model.name, self._models.read(order.model))
+        started = time.monotonic()
+        loaded = self._models.load(order.weights)
+        loaded.warm_up()
+        self._loaded[order.weights] = loaded
+        taken = time.monotonic() - started
+        return WasLoaded(order.weights, loaded.size, loaded.dimension, loaded.budget, taken)
+
+    def _compute(self, order: Compute) -> None:
+        started = time.monotonic()
+        try:
+            vectors = self._loaded[order.weights].vectors(order.ids, order.lengths, order.starts)
+        # Whatever it is, the texts of this batch are to blame until they are computed alone.
+        except Exception as error:  # noqa: BLE001
+            self._to_send.put(Failed(order.number, described(error)))
+        else:
+            broken = tuple(np.flatnonzero(~np.isfinite(vectors).all(axis=1)).tolist())
+            self._to_send.put(Computed(order.number, vectors, broken, time.monotonic() - started))
+            return
+        self._check(order.weights)
+
+    def _check(self, weights: Weights) -> None:
+        """End the process where the device does not work any more: after some errors of CUDA nothing does."""
+        loaded = self._loaded.get(weights)
+        try:
+            if loaded is not None:
+                loaded.warm_up()
+        except Exception as error:  # noqa: BLE001 - as above
+            sys.stderr.write(f"Nothing can be computed any more, the worker ends: {described(error)}\n")
+            os._exit(BROKEN)
+
+
+def described(error: Exception) -> str:
+    """Return an error in one line."""
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0][:500]}" if lines else type(error).__name__
+
+
+def _next(pipe: BinaryIO) -> Order | None:
+    """Return the next order, None where the pipe has ended."""
+    header = pipe.read(HEADER.size)
+    if len(header) < HEADER.size:
+        return None
+    (size,) = HEADER.unpack(header)
+    body = pipe.read(size)
+    order: Order | None = parse(body) if len(body) == size else None  # type: ignore[assignment]
+    return order
+
+
+def serve(make: Callable[[str, int | None], Models], arguments: Sequence[str]) -> None:
+    """Be a worker.
+
+    Args:
+        make: gives the models of a device, computed with so many threads; called before the first order is read.
+        arguments: the command line: the device and, unless torch is to choose, the number of threads.
+    """
+    for name in {"SIGINT", "SIGTERM", "SIGHUP"} & set(dir(signal)):
+        signal.signal(signal.Signals[name], signal.SIG_IGN)
+    # What libraries print must not mix with the answers, and nothing else may read the orders.
+    orders, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)
+    device, *threads = arguments
+    Worker(make(device, int(threads[0]) if threads else None), orders, answers).run()
+
+
+def main() -> None:
+    """Be a worker with real models."""
+    from unmask.engine.encoding import Encoders
+
+    serve(Encoders, sys.argv[1:])
+
+
+if __name__ == "__main__":
+    main()

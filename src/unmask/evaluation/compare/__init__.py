@@ -1,0 +1,1 @@
+"""Models side by side: one table, tests of the differences, published figures, and a page with plots."""

@@ -1,0 +1,224 @@
+"""The application: every request comes in here, and every answer, good or bad, leaves here."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import MutableMapping, Sequence
+from typing import Any, Final
+
+from unmask.engine.contract import EmbeddingEngine
+from unmask.gateway.api import metrics
+from unmask.gateway.api.batch_runner import BatchRunner
+from unmask.gateway.api.batch_store import BatchStore
+from unmask.gateway.api.batches import Batches
+from unmask.gateway.api.docs_page import POLICY, docs_page
+from unmask.gateway.api.embeddings import Embeddings
+from unmask.gateway.api.errors import MediaTypeError, refusal_of
+from unmask.gateway.api.file_store import FileStore
+from unmask.gateway.api.files import Files
+from unmask.gateway.api.http import Answer, Call, Operation, Routes, Send, answer_json
+from unmask.gateway.api.limits import Allowance, ClientGoneError, Receive, read_body
+from unmask.gateway.api.logs import describe, request_id
+from unmask.gateway.api.models import Models
+from unmask.gateway.api.openapi import openapi
+from unmask.gateway.api.replying import drain, send_answer
+from unmask.gateway.api.rerank import CosineScorer, Reranking
+from unmask.gateway.api.settings import Settings
+from unmask.gateway.api.storing import own_folder
+from unmask.gateway.api.texts import Texts
+from unmask.gateway.api.tracing import Tracing
+from unmask.gateway.api.watching import Watch
+from unmask.hub.cache import home
+
+_log: Final = logging.getLogger("unmask.requests")
+
+#: The share of the time for a shutdown in which answers are finished; the rest is the engine's.
+ANSWERS: Final = 0.8
+#: What a request is logged and counted as if its client hung up before the answer.
+_GONE: Final = 499
+
+
+class Application:
+    """An ASGI application over an engine.
+
+    Args:
+        settings: of the server.
+        engine: what computes; started and stopped with the application.
+
+    Raises:
+        InputError: the settings cannot be used, or another server owns the data folder.
+    """
+
+    def __init__(self, settings: Settings, engine: EmbeddingEngine) -> None:
+        settings.check()
+        self._settings = settings
+        self._engine = engine
+        self._keys = settings.keys()
+        self._allowances: dict[str, Allowance] = {}
+        self._preloaded = settings.preloaded()
+        self._ready = False
+        data = settings.data or home() / "serve"
+        self._owned = own_folder(data)
+        self._embeddings = Embeddings(engine, settings.instructions())
+        self._batches = BatchStore(data / "batches", FileStore(data / "files"))
+        self._runner = BatchRunner(self._batches, self._embeddings)
+        self._tracing = Tracing(settings.otel_endpoint) if settings.otel_endpoint else None
+        self._metrics = metrics.Metrics(engine, self._runner.running)
+        self.operations = self._operations()
+        self._routes = Routes([*self.operations, *self._own_operations()])
+        self._json_limits = settings.body_limits(upload=False)
+
+    def _operations(self) -> Sequence[Operation]:
+        reranking = Reranking(CosineScorer(self._embeddings), {})
+        return (
+            *Texts(self._embeddings, reranking, longest_wait=self._settings.wait_seconds).operations(),
+            *Models(self._embeddings).operations(),
+            *Files(self._batches, self._settings.body_limits(upload=True)).operations(),
+            *Batches(self._runner).operations(),
+        )
+
+    def _own_operations(self) -> Sequence[Operation]:
+        """Return what is about the server itself, and open to everybody who reaches it."""
+        document = openapi(self.operations)
+        page = docs_page(document)
+
+        async def health(call: Call) -> Answer:
+            return answer_json({"status": "ok"})
+
+        async def ready(call: Call) -> Answer:
+            return self._answer_ready()
+
+        async def measured(call: Call) -> Answer:
+            return Answer(body=self._metrics.render(), type=metrics.TYPE)
+
+        async def described(call: Call) -> Answer:
+            return answer_json(document)
+
+        async def shown(call: Call) -> Answer:
+            return Answer(body=page, type="text/html; charset=utf-8", headers={"content-security-policy": POLICY})
+
+        handlers = {
+            "/health": health,
+            "/ready": ready,
+            "/metrics": measured,
+            "/v1/openapi.json": described,
+            "/docs": shown,
+        }
+        return [
+            Operation(method="GET", path=path, handler=handler, summary="", tag="Server", open=True)
+            for path, handler in handlers.items()
+        ]
+
+    def _answer_ready(self) -> Answer:
+        states = {model.name: model.state for model in self._engine.served()}
+        # A model that was loaded and had to make room since is cold, and the server is as ready as before.
+        self._ready = self._ready or all(states.get(name) == "ready" for name in self._preloaded)
+        return answer_json(
+            {"status": "ready" if self._ready else "warming", "models": states}, 200 if self._ready else 503
+        )
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Answer a request, or the server's word that it starts or stops."""
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+            return
+        assert scope["type"] == "http", "the server is told to take no websockets"
+        call = Call(scope, receive, send)
+        call.request_id = request_id(call.header(b"x-request-id"))
+        span = self._tracing.begin(call) if self._tracing else None
+        self._metrics.in_flight += 1
+        try:
+            await self._serve(call)
+        finally:
+            self._metrics.in_flight -= 1
+            self._observe(call)
+            if self._tracing and span:
+                self._tracing.end(span, call)
+
+    async def _serve(self, call: Call) -> None:
+        """Answer a request, whatever happens."""
+        try:
+            answer = await self._answer(call)
+        except ClientGoneError:
+            call.status = _GONE
+            return
+        except asyncio.CancelledError:
+            call.status = _GONE
+            raise
+        except Exception as error:  # noqa: BLE001 - the table has a row for everything
+            refusal = refusal_of(error)
+            if refusal.status >= 500:
+                _log.error(
+                    "request failed", extra={"fields": {"request_id": call.request_id, "failure": describe(error)}}
+                )
+            answer = Answer(body=refusal.body, status=refusal.status, headers=refusal.headers, close=refusal.close)
+        call.status = answer.status
+        await send_answer(call, answer)
+        if answer.close:
+            await drain(call)
+
+    async def _answer(self, call: Call) -> Answer:
+        operation, call.path = self._routes.find(call.scope["method"], call.scope["path"])
+        call.operation = operation
+        if operation.open:
+            return await operation.handler(call)
+        call.caller = self._keys.caller(call.header(b"authorization"))
+        call.allowance = self._allowance(call.caller)
+        call.allowance.take("requests")
+        if operation.upload:
+            return await operation.handler(call)
+        if operation.request is not None:
+            _check_type(call)
+            call.body = await read_body(call.receive, call.header(b"content-length"), self._json_limits)
+        with Watch(call.receive, self._settings.request_seconds):
+            return await operation.handler(call)
+
+    def _allowance(self, caller: str) -> Allowance:
+        allowance = self._allowances.get(caller)
+        if allowance is None:
+            allowance = self._allowances[caller] = Allowance(
+                requests=self._settings.requests_per_minute, tokens=self._settings.tokens_per_minute
+            )
+        return allowance
+
+    def _observe(self, call: Call) -> None:
+        path = call.operation.path if call.operation else "unknown"
+        self._metrics.observe(path, call.status, call.seconds, model=call.model, tokens=call.tokens)
+        if self._settings.log_requests:
+            fields = {
+                "request_id": call.request_id,
+                "method": call.scope["method"],
+                "path": path,
+                "status": call.status,
+                "ms": round(call.seconds * 1000, 2),
+                "caller": call.caller,
+                "model": call.model,
+                "tokens": call.tokens,
+            }
+            _log.info("request", extra={"fields": fields})
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            await self._engine.start()
+            self._runner.start()
+        except Exception as error:
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            raise
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self._runner.stop()
+        await self._engine.stop(self._settings.shutdown_seconds * (1 - ANSWERS))
+        if self._tracing:
+            self._tracing.stop()
+        self._owned.close()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+def _check_type(call: Call) -> None:
+    kind = (call.header(b"content-type") or b"").split(b";")[0].strip().lower()
+    if kind != b"application/json":
+        raise MediaTypeError("The body's type is not application/json. Send JSON, with the header Content-Type.")
+    if (call.header(b"content-encoding") or b"identity").lower() != b"identity":
+        raise MediaTypeError("The body is compressed. Send it as it is, without the header Content-Encoding.")
