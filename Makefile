@@ -5,9 +5,12 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
+# What `make evaluate` measures on (see docs/evaluation.md for the layout), and where its figures go.
+DATA ?= ../shared/data/dev
+EVALUATION := experiments/results/evaluation
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test test-slow demo bench bench-train clean
+.PHONY: help setup check test test-slow demo bench bench-train evaluate clean
 
 help:  ## list the tasks
 	@sed -n 's/^\([a-z-]*\):.*##\(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -34,6 +37,13 @@ bench: $(VENV)/.dev $(VENV)/.ready  ## this machine: Unmask, sentence-transforme
 
 bench-train: $(VENV)/.dev $(VENV)/.ready  ## this machine: training steps of Unmask and llm2vec, their floor
 	$(BIN)/python benchmarks/train.py
+
+evaluate: $(VENV)/.dev $(VENV)/.ready  ## our encoders on the development sets (DATA=FOLDER), and the README's table
+	for model in smollm2-135m-mntp smollm2-135m-unsup smollm2-135m-sup; do \
+	  $(BIN)/unmask eval --suite $(DATA) --model $$model --limit 400 --max-length 48 --output $(EVALUATION) || exit 1; \
+	done
+	$(BIN)/unmask eval compare $(EVALUATION)/* --output docs/evaluation.html --replace
+	$(BIN)/python -m experiments.readme_table
 
 clean:  ## remove .venv and everything made by tools
 	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .bench
