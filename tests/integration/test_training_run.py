@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -227,6 +228,16 @@ def test_the_score_is_that_of_the_encoder_that_is_kept(place: Place, tmp_path: P
     scores = [line["sts"] for line in read_metrics(tmp_path / "run" / "1-simcse") if "sts" in line]
     assert len(set(scores)) > 1
     assert place.sts.score(Encoder.load(encoder)) == pytest.approx(max(scores), abs=1e-6)
+
+
+def test_scores_may_be_rarer_than_checkpoints(place: Place, tmp_path: Path, unmask: Unmask) -> None:
+    (tmp_path / "tiny.json").write_text(recipe_json(replace(place.recipe, stages=place.recipe.stages[1:])))
+    (tmp_path / "sts.tsv").write_text("".join(f"{n}\t{a}\t{b}\n" for n, (a, b) in enumerate(pairwise(TEXTS[:5]))))
+    command = ["train", "recipe", str(tmp_path / "tiny.json"), "-o", str(tmp_path / "run"), "--device", "cpu"]
+    status, _, err = unmask(*command, "--sts", str(tmp_path / "sts.tsv"), "--every", "1", "--score-every", "3")
+    assert status == 0, err
+    scored = [line["step"] for line in read_metrics(tmp_path / "run" / "1-simcse") if "sts" in line]
+    assert scored == [*range(3, STEPS, 3), STEPS]
 
 
 def test_the_base_is_loaded_once_a_stage_and_once_for_the_encoder(

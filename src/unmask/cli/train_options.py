@@ -92,7 +92,12 @@ class How:
         Path | None,
         typer.Option("--sts", help="Scored pairs (score, sentence, sentence; tabs) to choose the best step by."),
     ] = None
-    every: Annotated[int, typer.Option("--every", min=1, help="Steps between checkpoints, and between scores.")] = 100
+    every: Annotated[
+        int, typer.Option("--every", min=1, help="Steps between checkpoints: what a killed run loses at most.")
+    ] = 100
+    score_every: Annotated[
+        int | None, typer.Option("--score-every", min=1, help="Steps between scores by --sts; default: as --every.")
+    ] = None
     max_steps: Annotated[
         int | None, typer.Option("--max-steps", min=1, help="End every stage after so many steps.")
     ] = None
@@ -130,5 +135,10 @@ class How:
             tokens=self.pass_tokens,
             checkpointing=self.gradient_checkpointing,
             sts=read_sts(self.sts) if self.sts else None,
-            pace=Pace(checkpoint=self.every, evaluate=self.every, max_steps=self.max_steps, max_tokens=self.max_tokens),
+            pace=Pace(
+                checkpoint=self.every,
+                evaluate=self.score_every or self.every,
+                max_steps=self.max_steps,
+                max_tokens=self.max_tokens,
+            ),
         )
