@@ -4,7 +4,8 @@
 
 The encoder runs in this process and the engine's model in its worker; neither computes while the other does. Clients
 are coroutines that send a request, wait for its vectors and send the next, until all texts are encoded once. Vectors
-are compared: both do the same work. Prints a table, and writes every time taken to FILE if it is given.
+are compared: both do the same work. On a machine that does other things too, times say little; the processor time
+of all processes then says what the engine costs. Prints a table, and writes every time taken to FILE if it is given.
 """
 
 from __future__ import annotations
@@ -88,17 +89,20 @@ async def measure(rounds: int, mixes: dict[str, list[str]], threads: int, budget
 async def _by_turns(encoder: Encoder, engine: Engine, texts: list[str], rounds: int) -> dict[str, Any]:
     tokens = count_tokens(encoder, texts)
     seconds: dict[str, list[float]] = {"Encoder.encode": [], **{str(way): [] for way in WAYS}}
+    processor: dict[str, list[float]] = {name: [] for name in seconds}
     batches: dict[str, int] = {}
     difference = 0.0
     for number in range(rounds):
-        started = time.perf_counter()
+        started, used = time.perf_counter(), processor_seconds()
         expected = encoder.encode(texts, normalize=False)
         seconds["Encoder.encode"].append(time.perf_counter() - started)
+        processor["Encoder.encode"].append(processor_seconds() - used)
         for way in WAYS:
             before = engine.load().batches
-            started = time.perf_counter()
+            started, used = time.perf_counter(), processor_seconds()
             vectors = await ask(engine, texts, way)
             seconds[str(way)].append(time.perf_counter() - started)
+            processor[str(way)].append(processor_seconds() - used)
             batches[str(way)] = engine.load().batches - before
             difference = max(difference, float(np.abs(vectors - expected).max()))
         rates = {name: round(tokens / times[-1]) for name, times in seconds.items()}
@@ -107,21 +111,38 @@ async def _by_turns(encoder: Encoder, engine: Engine, texts: list[str], rounds: 
         "texts": len(texts),
         "tokens": tokens,
         "seconds": seconds,
+        "processor_seconds": processor,
         "batches": batches,
         "largest_difference": difference,
     }
 
 
+def processor_seconds() -> float:
+    """Return the processor time of this process and its children so far (Linux)."""
+    children = [pid for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]
+    total = time.process_time()
+    for pid in children:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return total
+
+
 def table(mixes: dict[str, Any]) -> Iterator[str]:
     """Yield the lines of a Markdown table: medians, and shares of the encoder's speed in the same round."""
     for name, mix in mixes.items():
-        yield f"\n| {name}: {mix['texts']} texts, {mix['tokens']} tokens | tokens a second | of Encoder.encode |"
-        yield "| --- | ---: | ---: |"
-        own = mix["seconds"]["Encoder.encode"]
+        what = f"{name}: {mix['texts']} texts, {mix['tokens']} tokens"
+        yield f"\n| {what} | tokens a second | of Encoder.encode | processor time |"
+        yield "| --- | ---: | ---: | ---: |"
         for who, taken in mix["seconds"].items():
-            share = statistics.median(a / b for a, b in zip(own, taken, strict=True))
-            yield f"| {who} | {mix['tokens'] / statistics.median(taken):,.0f} | {share:.1%} |"
+            speed = 1 / _times(mix["seconds"], who)
+            cost = _times(mix["processor_seconds"], who)
+            yield f"| {who} | {mix['tokens'] / statistics.median(taken):,.0f} | {speed:.1%} | × {cost:.3f} |"
         yield f"\nLargest difference between components of the vectors: {mix['largest_difference']:.1e}"
+
+
+def _times(taken: dict[str, list[float]], who: str) -> float:
+    """Return how many times what the encoder took, in the same round, one of them took."""
+    return statistics.median(a / b for a, b in zip(taken[who], taken["Encoder.encode"], strict=True))
 
 
 def main() -> None:

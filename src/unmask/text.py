@@ -124,6 +124,12 @@ class TextTokenizer:
                 f"Use a max_length of at least {least + 1}."
             )
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore attributes; a pickled tokenizer forgets that nothing in its input is special."""
+        self.__dict__.update(state)
+        literal: Any = self._literal
+        literal.encode_special_tokens = True
+
     @property
     def head(self) -> list[int]:
         """Token ids in front of every text: BOS and the template's leading special tokens."""

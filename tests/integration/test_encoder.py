@@ -247,6 +247,15 @@ def test_pickled_it_is_the_same(encoder: Encoder) -> None:
     assert same(copy.encode(TEXTS), encoder.encode(TEXTS))
 
 
+def test_pickled_it_still_reads_special_tokens_in_a_text_as_plain_text(encoder: Encoder) -> None:
+    special = encoder.tokenizer.control[0]
+    texts = [Text("", f"a {special} b")]
+    copy = pickle.loads(pickle.dumps(encoder))
+    (expected,), (found,) = (each.pipeline.tokenizer.tokenize(texts) for each in (encoder, copy))
+    assert found == expected
+    assert encoder.tokenizer.backend.token_to_id(special) not in found.ids[1:]
+
+
 def encode_elsewhere(encoder: Encoder, texts: list[str]) -> Any:
     return encoder.encode(texts)
 

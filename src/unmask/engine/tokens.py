@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Sequence
-from typing import Any
-
 from unmask.errors import InputError
 from unmask.text import TextTokenizer
 
@@ -18,9 +16,6 @@ def packed(tokenizer: TextTokenizer) -> bytes:
 def unpacked(data: bytes) -> TextTokenizer:
     """Return the tokenizer that :func:`packed` made ``data`` from."""
     tokenizer: TextTokenizer = pickle.loads(data)  # noqa: S301 - from this package's own process, over a private pipe
-    # The tokenizers library does not pickle this: the strings of special tokens in a caller's text are plain text.
-    literal: Any = tokenizer.literal
-    literal.encode_special_tokens = True
     return tokenizer
 
 
