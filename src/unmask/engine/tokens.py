@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Sequence
+
 from unmask.errors import InputError
 from unmask.text import TextTokenizer
 
