@@ -107,12 +107,13 @@ class Pipeline:
         present = [(i, text) for i, text in enumerate(window) if text is not None]
         for pack in plan([len(text.ids) for _, text in present], self.token_budget):
             indices, texts = zip(*(present[i] for i in pack), strict=True)
-            vectors[list(indices)] = self._forward(texts).cpu()
+            vectors[list(indices)] = self.pooled(texts).cpu()
             bar.advance(len(texts), extra=sum(len(text.ids) for text in texts))
         bar.advance(len(window) - len(present))
         return vectors
 
-    def _forward(self, texts: Sequence[TokenizedText]) -> Tensor:
+    def pooled(self, texts: Sequence[TokenizedText]) -> Tensor:
+        """Return the vectors of one pack, ``[N, D]`` float32 on the model's device."""
         hidden_TD = self.hidden(texts)
         return pool(
             hidden_TD,

@@ -19,7 +19,6 @@ from unmask.encoder import Encoder
 from unmask.engine.settings import ModelSettings, Weights
 from unmask.engine.tokens import packed
 from unmask.errors import BackboneError
-from unmask.pooling import pool
 from unmask.text import TextTokenizer, TokenizedText
 from unmask.tokenizers import load_tokenizer
 
@@ -97,14 +96,7 @@ class LoadedEncoder:
             TokenizedText(ids=numbers[begin:end], start=start)
             for (begin, end), start in zip(pairwise(bounds), starts, strict=True)
         ]
-        hidden_TD = self._pipeline.hidden(texts)
-        pooled_ND = pool(
-            hidden_TD,
-            lengths=torch.tensor(list(lengths), device=hidden_TD.device),
-            starts=torch.tensor(list(starts), device=hidden_TD.device),
-            mode=self._pipeline.pooling,
-        )
-        return np.asarray(pooled_ND.cpu().numpy(), dtype=np.float32)
+        return np.asarray(self._pipeline.pooled(texts).cpu().numpy(), dtype=np.float32)
 
     def warm_up(self) -> None:
         """Run one batch.
