@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Final, Protocol
 
 import numpy as np
@@ -17,6 +15,7 @@ import torch
 from unmask.encoder import Encoder
 from unmask.evaluation.outcome import Measured
 from unmask.evaluation.tasks import Matrix
+from unmask.hardware import hardware
 from unmask.identity import identity
 from unmask.pooling import Form
 from unmask.progress import Progress
@@ -142,21 +141,6 @@ def describe(subject: Subject, *, tokens_per_second: float | None) -> Measured:
 def now() -> str:
     """Return the date and time, ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def hardware(device: torch.device) -> str:
-    """Return what computes there: the GPU, or the processor and the threads it may use."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    threads = torch.get_num_threads()
-    return f"{_processor()}, {threads} thread{'s' if threads > 1 else ''}"
-
-
-def _processor() -> str:
-    information = Path("/proc/cpuinfo")  # the only place where Linux names it
-    lines = information.read_text(encoding="utf-8").splitlines() if information.exists() else []
-    names = (line.partition(": ")[2] for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
 
 
 def _version(package: str) -> str | None:

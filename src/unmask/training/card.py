@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import torch
 
 from unmask.training.data.sources import HUB
 from unmask.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from unmask.training.running import StageResult
-
-
-def hardware(device: torch.device) -> str:
-    """Return what a device is: the GPU's name, or the processor's and its cores in use."""
-    if device.type == "cuda":
-        return str(torch.cuda.get_device_name(device))
-    threads = torch.get_num_threads()
-    return f"{_processor()}, {threads} thread{'s' * (threads > 1)}"
 
 
 def notes(recipe: Recipe, results: Sequence[StageResult], sts: str | None) -> str:
@@ -72,13 +61,3 @@ def _last(name: str) -> str:
 
 def _several(processes: int) -> str:
     return f", {processes} processes" if processes > 1 else ""
-
-
-def _processor() -> str:
-    """Return the processor's name where the system tells it."""
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

@@ -26,6 +26,7 @@ from accelerate import Accelerator, DistributedType
 from unmask.checkpoint import MAX_LENGTH
 from unmask.encoder import Encoder
 from unmask.errors import InputError, UnmaskError
+from unmask.hardware import hardware
 from unmask.training import card, monitor
 from unmask.training.checkpoints import Reached, writing
 from unmask.training.data.batches import Batches
@@ -199,7 +200,7 @@ class _Work:
             reached=reached,
             trainable=run.trainee.trainable,
             data=rows.report.lines(),
-            device=card.hardware(self.accelerator.device),
+            device=hardware(self.accelerator.device),
             processes=self.accelerator.num_processes,
             loss=_last_loss(place),
         )
