@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import uvloop
 
@@ -67,8 +68,7 @@ _of_others: set[int] = set()
 
 def children() -> list[int]:
     """Return the processes that this one has, but for those that were there before the test."""
-    found = [int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]
-    return [pid for pid in found if pid not in _of_others]
+    return [process.pid for process in psutil.Process().children() if process.pid not in _of_others]
 
 
 def model(name: str = "m", source: str = "size=1", **options: Any) -> ModelSettings:
