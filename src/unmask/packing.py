@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -30,3 +31,21 @@ def plan(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
         tokens += lengths[index]
     if pack:
         yield pack
+
+
+def parts(lengths: Sequence[int], count: int) -> list[range]:
+    """Cut a row of texts into at most ``count`` stretches of about as many tokens each, in order, none of them empty.
+
+    Args:
+        lengths: tokens of each text, all at least 1.
+        count: how many stretches, at least 1.
+
+    Returns:
+        Ranges of indices into ``lengths``; together they are all of them.
+    """
+    ends = np.cumsum(lengths)
+    goals = ends[-1] * np.arange(1, count) / count
+    # Each cut lies where the tokens before it come closest to its goal.
+    cuts = np.searchsorted(ends - np.asarray(lengths) / 2, goals)
+    edges = np.unique([0, *cuts.tolist(), len(lengths)]).tolist()
+    return [range(begin, end) for begin, end in pairwise(edges)]

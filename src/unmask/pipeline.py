@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from itertools import chain
 from typing import Final, Literal
 
@@ -19,8 +20,9 @@ from torch import Tensor
 
 from unmask.backbone.attention import Layout
 from unmask.backbone.loading import Backbone
+from unmask.cores import side_by_side
 from unmask.errors import InputError
-from unmask.packing import plan
+from unmask.packing import parts, plan
 from unmask.pooling import Pooling, pool
 from unmask.progress import Progress
 from unmask.text import Text, TextTokenizer, TokenizedText, check_text
@@ -29,6 +31,8 @@ Empty = Literal["error", "zero"]
 
 #: Tokens of one forward pass (experiments/LOG.md: fewer cost products their efficiency, more gain nothing).
 BUDGETS: Final = {"cpu": 2048, "cuda": 16384, "mps": 4096}
+#: Tokens that are worth a processor core of their own: with fewer, reading the weights takes the time.
+LEAST: Final = 256
 #: Texts, and characters, that are sorted by length together; what a stream holds in memory.
 WINDOW_TEXTS: Final = 4096
 WINDOW_CHARACTERS: Final = 4_000_000
@@ -124,10 +128,19 @@ class Pipeline:
 
     def hidden(self, texts: Sequence[TokenizedText]) -> Tensor:
         """Return the last hidden states of one pack, ``[T, D]``, texts one behind the other."""
-        ids_T, lengths = packed(texts, self.backbone.device)
-        layout = Layout(lengths, causal=not self.backbone.bidirectional)
         with self._turn:
-            return self.backbone.hidden(ids_T, layout)
+            lengths = [len(text.ids) for text in texts]
+            on_cpu = self.backbone.device.type == "cpu"
+            count = min(torch.get_num_threads(), sum(lengths) // LEAST) if on_cpu else 1
+            if count < 2:
+                return self._hidden(texts)
+            _ = self.backbone.fused  # made now, not by several threads at once
+            rows = [[texts[index] for index in part] for part in parts(lengths, count)]
+            return torch.cat(list(side_by_side([partial(self._hidden, row) for row in rows])))
+
+    def _hidden(self, texts: Sequence[TokenizedText]) -> Tensor:
+        ids_T, lengths = packed(texts, self.backbone.device)
+        return self.backbone.hidden(ids_T, Layout(lengths, causal=not self.backbone.bidirectional))
 
 
 def packed(texts: Sequence[TokenizedText], device: torch.device) -> tuple[Tensor, tuple[int, ...]]:

@@ -167,6 +167,25 @@ def test_a_bad_text_at_the_end_costs_no_work(encoder: Encoder, monkeypatch: pyte
         encoder.encode(["a"] * 5000 + [""])
 
 
+@pytest.mark.parametrize("threads", [2, 3])
+def test_a_pack_cut_over_cores_gives_the_same_states(
+    encoder: Encoder, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = encoder.pipeline.tokenizer.tokenize([Text("", "word " * count) for count in (9, 1, 4, 4, 7, 2)])
+    whole, before = encoder.pipeline.hidden(texts), torch.get_num_threads()
+    rows: list[int] = []
+    own = encoder.backbone.hidden
+    monkeypatch.setattr(encoder.backbone, "hidden", lambda ids, layout: (rows.append(len(ids)), own(ids, layout))[1])
+    monkeypatch.setattr("unmask.pipeline.LEAST", 1)
+    torch.set_num_threads(threads)
+    try:
+        assert torch.allclose(encoder.pipeline.hidden(texts), whole, atol=1e-6)
+    finally:
+        torch.set_num_threads(before)
+    assert len(rows) == threads
+    assert sum(rows) == len(whole)
+
+
 def test_empty_zero(encoder: Encoder) -> None:
     vectors = encoder.encode(["", "a text", "  "], empty="zero")
     assert not vectors[[0, 2]].any()

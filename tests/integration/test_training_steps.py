@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -28,13 +29,14 @@ from unmask.errors import CheckpointError, InputError
 from unmask.packing import plan
 from unmask.pipeline import packed
 from unmask.text import TokenizedText
+from unmask.training import sharing, steps
 from unmask.training.data.rows import Row
 from unmask.training.data.sources import PairSource
 from unmask.training.lora import Lora, adapters_of, save_adapter
 from unmask.training.objectives import info_nce, matryoshka
 from unmask.training.preparing import Options, prepare, read_rows
 from unmask.training.recipe import Mntp, Recipe, SimCse, Stage, Supervised
-from unmask.training.sharing import Run, seed_of
+from unmask.training.sharing import TOKENS_A_CORE, Run, seed_of
 from unmask.training.steps import Outcome, Step
 from unmask.training.trainee import Trainee, embed
 
@@ -392,6 +394,48 @@ def test_the_bases_own_dropout_is_replaced(tmp_path: Path) -> None:
     assert torch.equal(*vectors)
 
 
+# --- passes side by side -------------------------------------------------------------------------
+
+SIDES: dict[str, Stage] = {
+    "MNTP": Mntp(mask_rate=0.3, lora=Lora(rank=3, alpha=6, dropout=0.3)),
+    "SimCSE": SimCse(attention_dropout=0.3, lora=Lora(rank=3, alpha=6, dropout=0.3)),
+}
+
+
+@pytest.mark.parametrize("name", SIDES)
+@pytest.mark.parametrize("at_once", [10_000, 60])
+def test_threads_change_nothing_but_the_time(
+    llama: Path, name: str, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several passes, states kept or computed again: losses and gradients to the last bit, whoever ends first."""
+    monkeypatch.setattr(sharing, "TOKENS_A_CORE", 40)
+    monkeypatch.setitem(steps.TOKENS_AT_ONCE, "cpu", at_once)
+    given = bench(llama, SIDES[name])
+    rows = rows_of(given.encoder)
+    running: list[int] = []
+    own = given.run.trainee.forward
+
+    def spy(*arguments: Any) -> Tensor:
+        running.append(threading.get_ident())
+        return own(*arguments)
+
+    given.run.trainee.forward = spy  # type: ignore[method-assign]
+    threads = torch.get_num_threads()
+    found = []
+    try:
+        for count in (1, 3, 3):
+            torch.set_num_threads(count)
+            running.clear()
+            found.append(given.gradients(rows, 2))
+            assert (len(set(running)) > 1) == (count > 1)
+    finally:
+        torch.set_num_threads(threads)
+    (outcome, gradients), *others = found
+    for other_outcome, other_gradients in others:
+        assert other_outcome == outcome
+        assert all(torch.equal(one, other) for one, other in zip(gradients, other_gradients, strict=True))
+
+
 # --- SimCSE --------------------------------------------------------------------------------------
 
 DROPOUTS: dict[str, dict[str, Any]] = {
@@ -435,10 +479,12 @@ def test_simcse_is_info_nce_of_two_draws(llama: Path, name: str, tokens: int) ->
     rows = rows_of(given.encoder)
     outcome, gradients = given.gradients(rows, 2)
     texts = [row[0] for row in rows] * 2
-    torch.manual_seed(seed_of(5, 2, 0))
     given.run.trainee.zero_grad()
-    chunks = list(plan([len(text.ids) for text in texts], tokens))
-    parts = [embed(given.run.model, [texts[i] for i in chunk], "mean", given.run.device) for chunk in chunks]
+    chunks = list(plan([len(text.ids) for text in texts], min(tokens, TOKENS_A_CORE)))
+    parts = []
+    for number, chunk in enumerate(chunks):
+        torch.manual_seed(seed_of(5, 2, 0, number))
+        parts.append(embed(given.run.model, [texts[i] for i in chunk], "mean", given.run.device))
     vectors = torch.cat(parts)[torch.tensor(np.argsort(np.concatenate(chunks)))]
     loss = info_nce(vectors[: len(rows)], vectors[len(rows) :], temperature=0.1)
     loss.backward()  # type: ignore[no-untyped-call]

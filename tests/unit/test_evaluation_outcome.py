@@ -13,6 +13,7 @@ from scipy import stats
 
 from unmask.errors import InputError
 from unmask.evaluation.bootstrap import difference, intervals
+from unmask.evaluation.kinds import KINDS
 from unmask.evaluation.outcome import (
     Measured,
     Metric,
@@ -65,6 +66,19 @@ def test_the_interval_of_a_mean_is_that_of_its_standard_error() -> None:
     )
     reference = stats.bootstrap((values,), np.mean, method="percentile", rng=1).confidence_interval
     assert (found.low, found.high) == pytest.approx((reference.low, reference.high), abs=0.03)
+
+
+def test_an_interval_lies_round_its_value_even_where_repeated_items_raise_a_figure() -> None:
+    generator = np.random.default_rng(3)
+    # Labels that have nothing to do with the clusters: repeats alone make them look related.
+    samples = {"gold": generator.integers(0, 20, 200), "clusters": generator.integers(0, 20, (200, 2))}
+    found = intervals(KINDS["clustering"].statistic, samples, resamples=200)["v_measure"]
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low < found.value < found.high
+    spread = found.high - found.low
+    assert 0.02 < spread < 0.15
+    assert (found.low + found.high) / 2 == pytest.approx(found.value, abs=spread / 5)
 
 
 def test_rows_of_all_arrays_are_drawn_together() -> None:

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from tests.tiny import LORA_TARGETS, tiny_model
 from unmask.backbone.adapters import apply_adapter
+from unmask.backbone.dropout import kept, random_bits
 from unmask.errors import InputError
 from unmask.training.lora import Lora, LoraLinear, adapters_of, attach, save_adapter
-from unmask.training.product import kept, random_bits
 
 INPUTS, OUTPUTS, TOKENS = 24, 40, 11
 
@@ -183,7 +183,7 @@ def test_layers_together_keep_nothing_when_all_have_been_called() -> None:
     x = torch.randn(3, 6, dtype=torch.float64)
     for layer in layers:
         layer(x)
-    assert (siblings._input, siblings._waiting) == (None, {})
+    assert siblings._of == {}
 
 
 def test_gradients_of_layers_together_with_dropout_are_those_of_finite_differences() -> None:

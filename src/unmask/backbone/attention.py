@@ -18,10 +18,10 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import dropout as drop
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
+from unmask.backbone.dropout import dropped
 from unmask.errors import UnsupportedModelError
 
 NAME: Final = "unmask_packed"
@@ -109,7 +109,8 @@ def packed_attention(
         raise UnsupportedModelError(
             f"This model passes {ignored} to its attention, which packed attention does not implement."
         )
-    plain = softcap is None and s_aux is None
+    # On a CPU torch's function drops no faster than we do, and draws from one generator for all threads.
+    plain = softcap is None and s_aux is None and not (dropout and query.device.type == "cpu")
     parts = []
     for (_, count, length), states in zip(layout.runs, _by_run(layout, query, key, value), strict=True):
         q, k, v = (_texts(state, count, length) for state in states)
@@ -169,7 +170,7 @@ def _explicit_attention(
     softcap: float | None,
     sinks: Tensor | None,
 ) -> Tensor:
-    """Attend with capped scores or sinks, which no fused kernel offers; softmax in float32."""
+    """Attend with capped scores, sinks or dropout of our own, which no fused kernel offers; softmax in float32."""
     groups = q.shape[1] // k.shape[1]
     k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
     scores = q @ k.transpose(2, 3) * (q.shape[-1] ** -0.5 if scaling is None else scaling)
@@ -183,4 +184,4 @@ def _explicit_attention(
     weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(q.dtype)
     if sinks is not None:
         weights = weights[..., :-1]
-    return drop(weights, p=dropout) @ v
+    return dropped(weights, dropout) @ v

@@ -9,6 +9,7 @@ Shapes: I inputs, O outputs, R rank.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,21 +61,24 @@ class _Siblings:
     """Layers that are called one after the other with the same input: the first call computes for all.
 
     Each output is handed out once. A layer called with another input computes for all anew, so a model that calls
-    them otherwise is slower, never wrong.
+    them otherwise is slower, never wrong. Threads that run the model at once have outputs of their own.
     """
 
     def __init__(self, layers: Sequence[LoraLinear]) -> None:
         self._layers = tuple(layers)
-        self._input: Tensor | None = None
-        self._waiting: dict[LoraLinear, Tensor] = {}
+        #: By thread: the input, and the outputs that wait for their layers.
+        self._of: dict[int, tuple[Tensor, dict[LoraLinear, Tensor]]] = {}
 
     def output(self, layer: LoraLinear, x: Tensor) -> Tensor:
         """Return what ``layer`` makes of ``x``."""
-        if self._input is not x or layer not in self._waiting:
-            self._input, self._waiting = x, dict(zip(self._layers, _products(x, self._layers), strict=True))
-        out = self._waiting.pop(layer)
-        if not self._waiting:
-            self._input = None
+        thread = threading.get_ident()
+        seen, waiting = self._of.get(thread, (None, {}))
+        if seen is not x or layer not in waiting:
+            waiting = dict(zip(self._layers, _products(x, self._layers), strict=True))
+            self._of[thread] = x, waiting
+        out = waiting.pop(layer)
+        if not waiting:
+            del self._of[thread]
         return out
 
 

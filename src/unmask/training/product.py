@@ -12,30 +12,13 @@ Shapes: T tokens, I inputs, O outputs, R rank, S ranks of all layers of a node.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-_STEPS: Final = 1 << 16
-
-
-def random_bits(shape: torch.Size, device: torch.device) -> Tensor:
-    """Return sixteen random bits an element, int16, drawn from torch's generator of ``device``."""
-    words = torch.randint(-(1 << 63), (1 << 63) - 1, (-(-shape.numel() // 4),), device=device)
-    return words.view(torch.int16)[: shape.numel()].view(shape)
-
-
-def kept(bits: Tensor, rate: float, dtype: torch.dtype) -> Tensor:
-    """Return 0 for the share ``rate`` of the elements, which is dropped, and 1 for the others, in ``dtype``.
-
-    The rate is met to 1/65,536. Bits and a comparison into floats take a tenth of the time of ``bernoulli_`` on a
-    CPU, where that took a fifth of a training step, and multiplying by the result a sixth of ``masked_fill``'s.
-    """
-    # 65,536 of 65,536 would be a number that 16 bits do not hold.
-    least = min(round(rate * _STEPS), _STEPS - 1) - _STEPS // 2
-    return torch.ge(bits, least, out=torch.empty(bits.shape, dtype=dtype, device=bits.device))
+from unmask.backbone.dropout import kept, random_bits
 
 
 class Products(torch.autograd.Function):

@@ -102,16 +102,11 @@ class _MntpStep:
         shares = run.shares(masked)
         own = shares[run.accelerator.process_index]
         passes = run.passes([[len(row.ids_T) for row in share] for share in shares], TOKENS)
-        run.draw_from(step)
-        synced = Passes(run, len(passes))
-        loss, hits = 0.0, 0
-        for chosen in passes:
-            synced.next()
-            part = self._forward([own[index] for index in chosen])
-            # Processes' gradients are averaged: each weighs its sum as if all others had the same.
-            run.accelerator.backward(part.total * (run.accelerator.num_processes / max(count, 1)))
-            loss, hits = loss + float(part.total.detach()), hits + part.correct
-        loss, hit_total = run.total(loss, float(hits))
+        # Processes' gradients are averaged: each weighs its sum as if all others had the same.
+        weight = run.accelerator.num_processes / max(count, 1)
+        jobs = [partial(self._pass, [own[index] for index in chosen], weight) for chosen in passes]
+        losses, hits = zip(*run.backward(step, jobs), strict=True)
+        loss, hit_total = run.total(sum(losses), float(sum(hits)))
         tokens = sum(len(row[0].ids) for row in rows)
         return Outcome(loss=loss / max(count, 1), tokens=tokens, accuracy=hit_total / max(count, 1))
 
@@ -126,6 +121,11 @@ class _MntpStep:
             protected=self._protected,
             generator=generator,
         )
+
+    def _pass(self, rows: Sequence[Masked], weight: float) -> tuple[Tensor, tuple[float, int]]:
+        """Return a pass's share of the loss, and its sum of losses and number of hits to report."""
+        part = self._forward(rows)
+        return part.total * weight, (float(part.total.detach()), part.correct)
 
     def _forward(self, rows: Sequence[Masked]) -> TokenLoss:
         device = self._run.device
@@ -156,17 +156,13 @@ class _ContrastiveStep:
         shares = [self._texts(share) for share in run.shares(rows)]
         texts = shares[run.accelerator.process_index]
         count = len(rows) // len(shares)
-        run.draw_from(step)
         chunks = run.passes([[len(text.ids) for text in share] for share in shares], TOKENS_AT_ONCE)
         back = torch.tensor(np.argsort(np.concatenate(chunks)), device=run.device)
-        passes = Passes(run, len(chunks))
         loss_function: Callable[..., Tensor] = partial(self._loss, related_NB=self._related(rows))
         if self._dimensions:
             loss_function = matryoshka(loss_function, self._dimensions)
 
         def vectors_of(chunk: list[int]) -> Tensor:
-            if torch.is_grad_enabled():
-                passes.next()
             return embed(run.model, [texts[index] for index in chunk], self._pooling, run.device)
 
         def loss_of(vectors: Tensor) -> Tensor:
@@ -174,13 +170,57 @@ class _ContrastiveStep:
             negatives_NKD = columns[2:].transpose(0, 1) if len(columns) > 2 else None
             return loss_function(columns[0], columns[1], negatives_NKD)
 
-        if len(chunks) == 1:
-            loss = loss_of(vectors_of(chunks[0]))
-            run.accelerator.backward(loss)
+        if run.side_by_side:
+            keep = sum(len(text.ids) for text in texts) <= run.tokens_of(TOKENS_AT_ONCE)
+            loss = self._side_by_side(step, [partial(vectors_of, chunk) for chunk in chunks], loss_of, keep=keep)
         else:
-            loss = cached_backward(chunks, vectors_of, loss_of, backward=run.accelerator.backward)
+            loss = self._in_turn(step, chunks, vectors_of, loss_of)
         (mean,) = run.total(float(loss.detach()) / run.accelerator.num_processes)
         return Outcome(loss=mean, tokens=sum(len(text.ids) for share in shares for text in share))
+
+    def _in_turn(
+        self,
+        step: int,
+        chunks: list[list[int]],
+        vectors_of: Callable[[list[int]], Tensor],
+        loss_of: Callable[[Tensor], Tensor],
+    ) -> Tensor:
+        """Propagate the loss of all chunks, one after the other, and return it."""
+        run = self._run
+        passes = Passes(run, len(chunks))
+
+        def counted(number: int) -> Tensor:
+            run.draw_from(step, number)
+            if torch.is_grad_enabled():
+                passes.next()
+            return vectors_of(chunks[number])
+
+        if len(chunks) > 1:
+            return cached_backward(range(len(chunks)), counted, loss_of, backward=run.accelerator.backward)
+        loss = loss_of(counted(0))
+        run.accelerator.backward(loss)
+        return loss
+
+    def _side_by_side(
+        self, step: int, jobs: list[Callable[[], Tensor]], loss_of: Callable[[Tensor], Tensor], *, keep: bool
+    ) -> Tensor:
+        """Propagate the loss of all chunks, a core each, and return it.
+
+        Gradients are cached at the vectors, as in :func:`cached_backward`; but with ``keep`` the first passes keep
+        their states for backward, and there are no second ones.
+        """
+        with torch.set_grad_enabled(keep):
+            parts = self._run.forward(step, jobs)
+        vectors_ND = torch.cat(parts).detach().requires_grad_()
+        loss = loss_of(vectors_ND)
+        (gradient_ND,) = torch.autograd.grad(loss, vectors_ND)
+        shares = torch.split(gradient_ND, [len(part) for part in parts])
+
+        def share_of(number: int) -> tuple[Tensor, None]:
+            return ((parts[number] if keep else jobs[number]()) * shares[number]).sum(), None
+
+        self._run.backward(step, [partial(share_of, number) for number in range(len(jobs))])
+        return loss.detach()
 
     def _texts(self, rows: Sequence[Row]) -> list[TokenizedText]:
         """Return the texts of rows, column by column: queries, positives, first negatives and so on."""

@@ -43,6 +43,7 @@ class Trainee(nn.Module):
 
     Attributes:
         trainable: number of trained parameters.
+        checkpointing: whether layers are computed again in backward.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Trainee(nn.Module):
             self.trainable += self.mask_vector.numel()
         for layer in dropping:
             layer.attention_dropout = attention_dropout
+        self.checkpointing = checkpointing
         if checkpointing:
             _checkpoint(self.model)
 
