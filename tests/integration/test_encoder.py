@@ -175,7 +175,12 @@ def test_a_pack_cut_over_cores_gives_the_same_states(
     whole, before = encoder.pipeline.hidden(texts), torch.get_num_threads()
     rows: list[int] = []
     own = encoder.backbone.hidden
-    monkeypatch.setattr(encoder.backbone, "hidden", lambda ids, layout: (rows.append(len(ids)), own(ids, layout))[1])
+
+    def spy(ids: torch.Tensor, layout: Any) -> torch.Tensor:
+        rows.append(len(ids))
+        return own(ids, layout)
+
+    monkeypatch.setattr(encoder.backbone, "hidden", spy)
     monkeypatch.setattr("unmask.pipeline.LEAST", 1)
     torch.set_num_threads(threads)
     try:

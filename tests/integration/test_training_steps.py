@@ -415,9 +415,9 @@ def test_threads_change_nothing_but_the_time(
     running: list[int] = []
     own = given.run.trainee.forward
 
-    def spy(*arguments: Any) -> Tensor:
+    def spy(ids_T: Tensor, lengths: Sequence[int], pick: Any) -> Tensor:
         running.append(threading.get_ident())
-        return own(*arguments)
+        return own(ids_T, lengths, pick)
 
     given.run.trainee.forward = spy  # type: ignore[method-assign]
     threads = torch.get_num_threads()

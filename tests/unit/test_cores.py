@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import pytest
@@ -76,7 +76,7 @@ def test_an_error_is_raised_when_those_that_run_have_ended_and_the_others_are_dr
         begun.append(number)
         threading.Event().wait(0.05)
 
-    jobs = [fail, slow, slow, slow, *[partial(late, number) for number in range(50)]]
+    jobs: list[Callable[[], None]] = [fail, slow, slow, slow, *[partial(late, number) for number in range(50)]]
     with pytest.raises(ValueError, match="no"):
         list(side_by_side(jobs))
     assert ended.is_set()
