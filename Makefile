@@ -10,7 +10,7 @@ DATA ?= ../shared/data/dev
 EVALUATION := experiments/results/evaluation
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test test-slow demo bench bench-train evaluate clean
+.PHONY: help setup check test test-slow demo bench bench-train bench-serve evaluate clean
 
 help:  ## list the tasks
 	@sed -n 's/^\([a-z-]*\):.*##\(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -37,6 +37,9 @@ bench: $(VENV)/.dev $(VENV)/.ready  ## this machine: Unmask, sentence-transforme
 
 bench-train: $(VENV)/.dev $(VENV)/.ready  ## this machine: training steps of Unmask and llm2vec, their floor
 	$(BIN)/python benchmarks/train.py
+
+bench-serve: $(VENV)/.dev $(VENV)/.ready  ## this machine: the server under load, and other servers; 20 minutes (SERVE='--only fake')
+	$(BIN)/python benchmarks/serve.py $(SERVE)
 
 evaluate: $(VENV)/.dev $(VENV)/.ready  ## our encoders on the development sets (DATA=FOLDER), and the README's table
 	for model in smollm2-135m-mntp smollm2-135m-unsup smollm2-135m-sup; do \

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -32,6 +31,7 @@ from safetensors.torch import load_file, save_file
 import unmask
 from unmask import Encoder
 from unmask.corpora import long_mix, short_mix, stdlib_docstrings
+from unmask.hardware import processor
 from unmask.hub.locate import path_of
 from unmask.measure import ceiling
 
@@ -64,7 +64,7 @@ class Contender:
             argument: the runner's: the model, or what describes the work.
             runner: a file beside this one.
         """
-        python = environment(name) if name in ENVIRONMENTS else Path(sys.executable)
+        python = environment(name, [TORCH, *ENVIRONMENTS[name]]) if name in ENVIRONMENTS else Path(sys.executable)
         command = [str(python), str(Path(__file__).with_name(runner)), name, str(argument)]
         variables = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true"}
         log = (WORK / f"{name}.log").open("w")
@@ -97,19 +97,17 @@ class Contender:
         return answer
 
 
-def environment(name: str) -> Path:
-    """Return the Python of a peer's environment, made on first use."""
+def environment(name: str, packages: Sequence[str]) -> Path:
+    """Return the Python of a peer's environment, made on first use and whenever its packages change."""
     folder = WORK / "environments" / name
     python = folder / "bin" / "python"
-    done = folder / ".done"
-    if not done.exists():
+    done, wanted = folder / ".done", " ".join(packages)
+    if not done.exists() or done.read_text() != wanted:
         print(f"Making the environment of {name} …", flush=True)
         shutil.rmtree(folder, ignore_errors=True)
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        pip = [str(python), "-m", "pip", "install", "--quiet"]
-        subprocess.run([*pip, TORCH], check=True)
-        subprocess.run([*pip, *ENVIRONMENTS[name]], check=True)
-        done.touch()
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *packages], check=True)
+        done.write_text(wanted)
     return python
 
 
@@ -146,17 +144,12 @@ def plain_folder(folder: Path) -> Path:
 
 def hardware() -> dict[str, Any]:
     """Return what the numbers were measured on."""
-    names = [line.split(":")[1].strip() for line in _read("/proc/cpuinfo").splitlines() if "model name" in line]
     return {
-        "processor": names[0] if names else platform.processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
     }
-
-
-def _read(path: str) -> str:
-    return Path(path).read_text() if Path(path).exists() else ""
 
 
 def _cosine(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> float:

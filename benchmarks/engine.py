@@ -17,6 +17,7 @@ import os
 import statistics
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 
 import unmask
@@ -118,12 +120,13 @@ async def _by_turns(encoder: Encoder, engine: Engine, texts: list[str], rounds: 
 
 
 def processor_seconds() -> float:
-    """Return the processor time of this process and its children so far (Linux)."""
-    children = [pid for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]
-    total = time.process_time()
-    for pid in children:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """Return the processor time of this process and of those it started that still run."""
+    process = psutil.Process()
+    total = 0.0
+    for each in (process, *process.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):  # it ended meanwhile
+            times = each.cpu_times()
+            total += times.user + times.system
     return total
 
 

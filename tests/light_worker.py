@@ -1,7 +1,7 @@
 """A worker without torch, which starts in no time and misbehaves when a text asks for it.
 
-What a model does is said by its source: ``size=100 seconds=0.2 file=/a/path dies=3 marks=/a/folder``. What a batch
-does is said by words in its texts; see :data:`WORDS`.
+What a model does is said by its source: ``size=100 seconds=0.2 file=/a/path full=1 dies=3 marks=/a/folder query=w1``.
+What a batch does is said by words in its texts; see :data:`WORDS`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from unmask.engine.settings import ModelSettings, Weights
-from unmask.engine.tokens import packed
+from unmask.engine.tokens import Reading, packed
 from unmask.engine.worker import serve
 from unmask.errors import CheckpointError
 from unmask.text import TextTokenizer
@@ -47,21 +47,29 @@ class LightModels:
         """Return a tokenizer of one token a word."""
         backend: Any = Tokenizer(models.WordLevel(IDS, unk_token="[UNK]"))
         backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-        return packed(TextTokenizer(backend, max_length=model.max_length or 512))
+        tokenizer = TextTokenizer(backend, max_length=model.max_length or 512)
+        own = _options(model.source).get("query")
+        return packed(Reading(tokenizer=tokenizer, query_instruction=own))
 
     def load(self, weights: Weights) -> LightModel:
         """Do as the source says."""
-        options = dict(option.split("=") for option in weights.source.split())
+        options = _options(weights.source)
         time.sleep(float(options.get("seconds", 0)))
         file = Path(options.get("file", __file__))
         if not file.exists():
             raise CheckpointError(f"There is no file {file.name}.")
+        if options.get("full"):
+            raise OSError(28, "No space left on device")
         if "dies" in options:
             die()
         return LightModel(int(options.get("size", 1)), options.get("marks"))
 
     def tidy(self) -> None:
         """Nothing is kept."""
+
+
+def _options(source: str) -> dict[str, str]:
+    return dict(option.split("=") for option in source.split())
 
 
 class LightModel:

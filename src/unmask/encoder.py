@@ -18,9 +18,10 @@ from unmask.backbone.families import TEMPLATES, template_for
 from unmask.backbone.loading import Backbone, load_backbone, resolve_device, resolve_dtype
 from unmask.checkpoint import MAX_LENGTH, Checkpoint, Settings, reference_pooling
 from unmask.errors import InputError
+from unmask.form import Form, Output
 from unmask.hub.catalogue import DEFAULT
 from unmask.pipeline import BUDGETS, Empty, Pipeline, check
-from unmask.pooling import Form, Output, Pooling, pool_words
+from unmask.pooling import Pooling, pool_words
 from unmask.progress import Progress
 from unmask.text import BARE, Template, Text, TextTokenizer
 from unmask.tokenizers import ModelTokenizer, load_tokenizer
@@ -240,7 +241,7 @@ class Encoder:
                 brings its own). By convention queries have one and documents have none.
             normalize: scale vectors to length 1. None: as the checkpoint says, else False.
             dimensions: keep only the first so many components, and normalise.
-            output: ``float32``, ``float16``, ``int8`` or ``binary``; see :class:`unmask.pooling.Form`.
+            output: ``float32``, ``float16``, ``int8`` or ``binary``; see :class:`unmask.form.Form`.
             tensor: return a torch tensor (on the CPU) instead of a numpy array.
             truncate: cut the end of texts that are too long; False makes them an error.
             empty: what a blank text is: an ``error``, or a ``zero`` vector.
@@ -264,8 +265,8 @@ class Encoder:
         checked = list(check(given, instruction, empty))
         with Progress("Encoding", total=len(given), unit="texts", extra_unit="tokens", enabled=progress) as bar:
             windows = self.pipeline.vectors(iter(checked), bar, truncate=truncate)
-            parts = [form.apply(window) for window in windows]
-        vectors = np.concatenate(parts) if parts else form.apply(torch.zeros(0, self.dimension))
+            parts = [form.apply(window.numpy()) for window in windows]
+        vectors = np.concatenate(parts) if parts else form.apply(np.zeros((0, self.dimension), dtype=np.float32))
         if single:
             vectors = vectors[0]
         return torch.from_numpy(vectors) if tensor else vectors
@@ -294,12 +295,12 @@ class Encoder:
         form = self._form(normalize, dimensions, output)
         with Progress("Encoding", total=total, unit="texts", extra_unit="tokens", enabled=progress) as bar:
             for window in self.pipeline.vectors(check(texts, instruction, empty), bar, truncate=truncate):
-                yield form.apply(window)
+                yield form.apply(window.numpy())
 
     def _form(self, normalize: bool | None, dimensions: int | None, output: Output) -> Form:
         wanted = bool(self.settings.normalize) if normalize is None else normalize
         form = Form(normalize=wanted, dimensions=dimensions, output=output)
-        form.apply(torch.zeros(0, self.dimension))  # an option out of range is found before the work, not after
+        form.check(self.dimension)  # an option out of range is found before the work, not after
         return form
 
     def encode_tokens(

@@ -2,6 +2,7 @@
 
     UnmaskError
     ├── InputError (ValueError)     what the caller passed: a text, an option, a file of texts
+    │   └── TooManyTokensError      texts with more tokens together than one request may have
     ├── CheckpointError             what lies on disk or on a hub: missing, broken, of an unknown layout
     │   ├── AdapterError            an adapter that does not fit its base
     │   └── DownloadError           what could not be fetched: not there, gated, no network
@@ -10,6 +11,7 @@
     ├── ServingError                a request that a running engine cannot answer, or not now
     │   ├── UnknownModelError       a model that is not served here
     │   ├── ModelColdError          a model that is still being loaded
+    │   ├── ModelUnavailableError   a model that cannot be loaded until its operator mends something
     │   ├── QueueFullError          more work than the queue may hold
     │   ├── StoppingError           the engine takes nothing more
     │   └── EncodingFailedError     a text on which the worker failed again and again
@@ -29,6 +31,10 @@ class UnmaskError(Exception):
 
 class InputError(UnmaskError, ValueError):
     """The caller's texts or options cannot be used as they are."""
+
+
+class TooManyTokensError(InputError):
+    """The texts of one request have more tokens together than it may have."""
 
 
 class CheckpointError(UnmaskError):
@@ -83,6 +89,10 @@ class UnknownModelError(ServingError):
 
 class ModelColdError(ServingError):
     """The model asked for is still being loaded."""
+
+
+class ModelUnavailableError(ServingError):
+    """The model asked for could not be loaded, and trying again alone will not help: its operator must."""
 
 
 class QueueFullError(ServingError):

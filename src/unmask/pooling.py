@@ -1,4 +1,4 @@
-"""Hidden states → vectors, and vectors → the form a caller wants. Pure functions.
+"""Hidden states → vectors. Pure functions.
 
 Shapes: T tokens of a packed row, N texts, D dimensions.
 """
@@ -6,21 +6,17 @@ Shapes: T tokens of a packed row, N texts, D dimensions.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from unmask.errors import InputError
 
 Pooling = Literal["mean", "weighted_mean", "last", "first"]
-Output = Literal["float32", "float16", "int8", "binary"]
 
 POOLINGS: Final[tuple[Pooling, ...]] = get_args(Pooling)
-OUTPUTS: Final[tuple[Output, ...]] = get_args(Output)
 
 
 def pool(hidden_TD: Tensor, *, lengths: Tensor, starts: Tensor, mode: Pooling) -> Tensor:
@@ -53,60 +49,6 @@ def pool(hidden_TD: Tensor, *, lengths: Tensor, starts: Tensor, mode: Pooling) -
         total = count * (count + 1) / 2
     weighted_TD = hidden_TD.float() * (weight_T / total[text_T])[:, None]
     return torch.zeros(len(lengths), hidden_TD.shape[1], device=hidden_TD.device).index_add_(0, text_T, weighted_TD)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Form:
-    """The form in which a caller wants vectors.
-
-    Attributes:
-        normalize: scale vectors to length 1; zero vectors stay zero.
-        dimensions: keep only the first so many components. What is cut is normalised again, as
-            Matryoshka training expects (arXiv 2205.13147).
-        output: number format.
-
-            * ``float32``, ``float16``.
-            * ``int8``: each vector times ``127 / max|v|`` of its own, rounded. The scale is a vector's
-              own, so cosine needs neither it nor calibration data; dot products and distances between
-              int8 vectors lose the vectors' lengths.
-            * ``binary``: bit 1 where a component is above 0, packed into bytes, first dimension in the
-              highest bit, the last byte filled with zeros; compared by Hamming distance.
-    """
-
-    normalize: bool = False
-    dimensions: int | None = None
-    output: Output = "float32"
-
-    def __post_init__(self) -> None:
-        if self.output not in OUTPUTS:
-            raise InputError(f"output is {self.output!r}; expected one of {', '.join(OUTPUTS)}.")
-        if self.dimensions is not None and self.dimensions < 1:
-            raise InputError(f"dimensions is {self.dimensions}; expected at least 1.")
-
-    def apply(self, vectors_ND: Tensor) -> NDArray[np.generic]:
-        """Return float32 vectors ``[N, D]`` in this form: ``[N, dimensions]``, packed bits ``[N, ceil(… / 8)]`` uint8.
-
-        Raises:
-            InputError: ``dimensions`` is more than D.
-        """
-        size = vectors_ND.shape[-1]
-        if self.dimensions is not None:
-            if self.dimensions > size:
-                raise InputError(f"dimensions is {self.dimensions}; this encoder's vectors have 1 to {size}.")
-            vectors_ND = vectors_ND[..., : self.dimensions]
-        if self.normalize or self.dimensions is not None:
-            vectors_ND = torch.nn.functional.normalize(vectors_ND, dim=-1)
-        vectors = np.asarray(vectors_ND.numpy(), dtype=np.float32)
-        match self.output:
-            case "float32":
-                return vectors
-            case "float16":
-                return vectors.astype(np.float16)
-            case "int8":
-                largest = np.abs(vectors).max(axis=-1, keepdims=True, initial=0)
-                return np.rint(vectors * (127 / np.where(largest > 0, largest, 1))).astype(np.int8)
-            case "binary":
-                return np.packbits(vectors > 0, axis=-1)
 
 
 def pool_words(states_TD: Tensor, spans: Sequence[tuple[int, int]], words: Sequence[tuple[int, int]]) -> Tensor:

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import signal
+import socket
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -40,7 +41,7 @@ def line(number: int, **changes: Any) -> dict[str, Any]:
     return {"custom_id": f"id-{number}", "method": "POST", "url": "/v1/embeddings", "body": body} | changes
 
 
-def post_file(client: httpx.Client, text: str, **options: Any) -> httpx.Response:
+def post_file(client: httpx.Client, text: str | bytes, **options: Any) -> httpx.Response:
     form: dict[str, Any] = {"data": {"purpose": "batch"}, "files": {"file": ("in.jsonl", text)}}
     return client.post("/v1/files", **(form | options))
 
@@ -200,6 +201,40 @@ def test_a_file_with_a_bad_line_fails_and_says_where(
     assert running.knobs.asked == []
 
 
+DEEP = b'{"custom_id":"a","body":' + b"[" * 5000 + b"]" * 5000 + b"}"
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [b'{"custom_id":"\xff"}', b'{"custom_id":"\\ud800"}', b'{"custom_id":"a","body":{"a":NaN}}', DEEP, b"\x00"],
+    ids=["not UTF-8", "half a character", "NaN", "deep", "NUL"],
+)
+def test_a_line_that_is_no_json_fails_the_file_and_the_server_lives(
+    running: Running, client: httpx.Client, bad: bytes
+) -> None:
+    text = b"\n".join([json.dumps(line(0)).encode(), bad, json.dumps(line(1)).encode()])
+    batch = ended(client, start(client, post_file(client, text).json()["id"]))
+    assert batch["status"] == "failed"
+    assert [(each["code"], each["line"]) for each in batch["errors"]["data"]] == [("invalid_json_line", 2)]
+    assert running.knobs.asked == []
+    assert run(client, [line(0)])["status"] == "completed"
+
+
+def test_a_request_beyond_the_limits_fails_alone(client: httpx.Client) -> None:
+    lines = [line(number) for number in range(6)]
+    lines[1]["body"]["input"] = ["a"] * 2049
+    lines[2]["body"]["input"] = ["a" * 500] * 600 + ["b"]
+    lines[3]["body"]["input"] = [[1], "a"]
+    lines[4]["body"]["input"] = "a" * 600
+    lines[4]["body"]["truncate"] = False
+    batch = run(client, lines)
+    assert batch["request_counts"] == {"total": 6, "completed": 2, "failed": 4}
+    found = {each["custom_id"]: each["response"] for each in content(client, batch["error_file_id"])}
+    assert {each["status_code"] for each in found.values()} == {400}
+    codes = [found[f"id-{number}"]["body"]["error"]["code"] for number in (1, 2, 3, 4)]
+    assert codes == ["array_above_max_length", "max_tokens_per_request", "invalid_type", None]
+
+
 def test_too_many_requests_fail(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     assert batch_lines.MAX_REQUESTS == 50_000
     monkeypatch.setattr(batch_lines, "MAX_REQUESTS", 10)
@@ -232,6 +267,8 @@ def test_a_batch_can_be_cancelled_and_keeps_what_is_done(running: Running, clien
     file_id = upload(client, [line(number) for number in range(600)])
     batch = start(client, file_id)
     wait_until(lambda: get(client, batch)["request_counts"]["completed"] > 100)
+    running.knobs.seconds = 600  # what is asked from now on is not waited for
+    wait_until(lambda: len(running.knobs.asked) == get(client, batch)["request_counts"]["completed"] + 64)
     assert client.delete(f"/v1/files/{file_id}").status_code == 400
     cancelled = client.post(f"/v1/batches/{batch['id']}/cancel").json()
     assert cancelled["status"] in {"cancelling", "cancelled"}
@@ -387,6 +424,57 @@ def test_a_full_disk_fails_the_batch_and_the_server_lives(
     assert 0 < len(done) == batch["request_counts"]["completed"] < 300
     monkeypatch.undo()
     assert run(client, [line(1)])["status"] == "completed"
+
+
+def test_a_disk_that_takes_nothing_at_all_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(tmp_path) as running, running.client() as client:
+        file_id = upload(client, [line(number) for number in range(300)])
+        running.knobs.seconds = 0.01
+        batch = start(client, file_id)
+        wait_until(lambda: get(client, batch)["request_counts"]["completed"] > 100)
+
+        def full(_: int) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        with monkeypatch.context() as broken:
+            broken.setattr(os, "fsync", full)
+            batch = ended(client, batch)  # in memory alone
+            assert (batch["status"], batch["errors"]["data"][0]["code"]) == ("failed", "storage_full")
+            assert client.post("/v1/embeddings", json=line(0)["body"]).status_code == 200
+            assert post_file(client, "{}\n").status_code == 507
+            body = {"input_file_id": file_id, "endpoint": "/v1/embeddings", "completion_window": "24h"}
+            assert client.post("/v1/batches", json=body).status_code == 507
+        asked = len(running.knobs.asked)
+    with serving(tmp_path) as running, running.client() as client:  # there is space again
+        check_whole(client, ended(client, batch), 300)
+        assert len(running.knobs.asked) < 300 < asked + len(running.knobs.asked)
+
+
+def test_a_client_who_hangs_up_while_a_file_is_sent_does_no_harm(tmp_path: Path) -> None:
+    with serving(tmp_path) as running, running.client() as client:
+        assert client.get("/v1/files").json()["data"] == []
+        files = len(list(Path("/proc/self/fd").iterdir()))  # with this client's connection
+        head = b"POST /v1/files HTTP/1.1\r\nhost: here\r\ncontent-type: multipart/form-data; boundary=x\r\n"
+        part = b'--x\r\ncontent-disposition: form-data; name="file"; filename="a"\r\n\r\n' + b"a" * 3_000_000
+        with socket.create_connection(running.address) as connection:
+            connection.sendall(head + b"content-length: 9000000\r\n\r\n" + part)
+        large = post_file(client, "a" * 30_000_000).json()["id"]
+        for _ in range(5):
+            with socket.create_connection(running.address) as connection:
+                connection.sendall(b"GET /v1/files/%b/content HTTP/1.1\r\nhost: here\r\n\r\n" % large.encode())
+                assert connection.recv(1000).startswith(b"HTTP/1.1 200")
+        assert len(client.get(f"/v1/files/{large}/content").content) == 30_000_000
+        assert [each["id"] for each in client.get("/v1/files").json()["data"]] == [large]
+        wait_until(lambda: len(list(Path("/proc/self/fd").iterdir())) <= files)
+
+
+def test_a_gigabyte_of_a_file_is_refused_before_it_is_sent(running: Running, client: httpx.Client) -> None:
+    head = b"POST /v1/files HTTP/1.1\r\nhost: here\r\ncontent-type: multipart/form-data; boundary=x\r\n"
+    with socket.create_connection(running.address) as connection:
+        connection.settimeout(10)
+        connection.sendall(head + b"content-length: 1000000000\r\n\r\n")
+        assert connection.recv(100).startswith(b"HTTP/1.1 413")
+    assert run(client, [line(0)])["status"] == "completed"
 
 
 def test_a_full_disk_refuses_an_upload(

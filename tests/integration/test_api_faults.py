@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import resource
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from pydantic import SecretStr
 
@@ -23,6 +27,8 @@ from unmask.gateway.api.app import Application
 from unmask.gateway.api.settings import Settings, load_settings
 
 BODY = b'{"model":"fake","input":"a"}'
+#: Connections that send nothing.
+IDLE = 10_000
 HEAD = b"POST /v1/embeddings HTTP/1.1\r\nhost: here\r\ncontent-type: application/json\r\n"
 
 
@@ -120,21 +126,6 @@ def test_what_is_not_http_is_refused_in_the_apis_shape(tmp_path: Path) -> None:
     assert set(json.loads(answer.split(b"\r\n\r\n")[1])["error"]) == {"message", "type", "param", "code"}
 
 
-def test_thousands_that_send_nothing_do_not_keep_others_out(tmp_path: Path) -> None:
-    with serving(tmp_path, idle_connections=50, header_seconds=60) as running:
-        idle: list[socket.socket] = []
-        try:
-            idle += [socket.create_connection(running.address) for _ in range(300)]
-            assert answers(running)
-            wait_until(lambda: len(running.server.server_state.connections) <= 51)
-            assert idle[0].recv(1) == b""  # who waited longest had to go
-            idle[-1].sendall(request() + BODY)
-            assert idle[-1].recv(100).startswith(b"HTTP/1.1 200")
-        finally:
-            for connection in idle:
-                connection.close()
-
-
 def test_a_gigabyte_that_is_announced_is_refused_before_it_is_sent(tmp_path: Path) -> None:
     with serving(tmp_path) as running, socket.create_connection(running.address) as connection:
         connection.settimeout(5)
@@ -178,6 +169,71 @@ def test_a_failure_is_logged_without_the_text(tmp_path: Path, caplog: pytest.Log
 
 
 # --- a process of its own --------------------------------------------------------------------------
+
+
+@contextmanager
+def few_files() -> Iterator[int]:
+    """Have processes that are started now begin with few open files, as most systems do; yield the most they may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < IDLE + 500:
+        pytest.skip(f"a process may open {hard} files here; {IDLE + 500} are needed")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
+    try:
+        yield hard
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@contextmanager
+def idle_connections(address: tuple[str, int], meanwhile: Callable[[], None]) -> Iterator[list[socket.socket]]:
+    """Open connections that send nothing; ``meanwhile`` is called now and then."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, IDLE + 500), hard))
+    opened: list[socket.socket] = []
+    try:
+        for number in range(IDLE):
+            # From several addresses, for each has a limited number of ports, and used ones rest for a minute.
+            opened.append(socket.create_connection(address, 60, (f"127.0.0.{2 + number % 16}", 0)))
+            if number % 1000 == 999:
+                meanwhile()
+        yield opened
+    finally:
+        for connection in opened:
+            connection.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_ten_thousand_that_send_nothing_do_not_keep_others_out(tmp_path: Path) -> None:
+    limits = {"UNMASK_IDLE_CONNECTIONS": "1000", "UNMASK_HEADER_SECONDS": "600"}
+    with few_files() as most, Process(tmp_path, 0, **limits) as server:
+        assert server.said("listening")[0]["open_files"] == most
+        with idle_connections(server.address, lambda: answered(server)) as opened:
+            wait_until(lambda: psutil.Process(server.process.pid).num_fds() < 1100, 60)
+            assert opened[0].recv(1) == b""  # who waited longest had to go
+            opened[-1].sendall(request() + BODY)
+            assert opened[-1].recv(100).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.slow
+def test_ten_thousand_are_held_and_end_when_their_time_is_over(tmp_path: Path) -> None:
+    limits = {"UNMASK_IDLE_CONNECTIONS": str(2 * IDLE), "UNMASK_HEADER_SECONDS": "45"}
+    with few_files(), Process(tmp_path, 0, **limits) as server:
+        process = psutil.Process(server.process.pid)
+        start = time.monotonic()
+        with idle_connections(server.address, lambda: answered(server)):
+            if time.monotonic() - start > 40:
+                pytest.skip("opening the connections took longer than they are held")
+            assert process.num_fds() > IDLE
+            answered(server)
+            wait_until(lambda: process.num_fds() < 100, 120)
+            assert time.monotonic() - start > 40
+            answered(server)
+
+
+def answered(server: Process) -> None:
+    """Have one of those who send something answered; the client waits for 20 seconds, the idle ones for longer."""
+    with server.client() as client:
+        assert client.post("/v1/embeddings", json={"model": "fake", "input": "a"}).status_code == 200
 
 
 def test_sigterm_finishes_what_was_taken_and_takes_nothing_more(tmp_path: Path) -> None:

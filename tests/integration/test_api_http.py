@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,12 @@ from unmask.errors import (
     EncodingFailedError,
     InputError,
     ModelColdError,
+    ModelUnavailableError,
     QueueFullError,
     StoppingError,
     UnknownModelError,
 )
+from unmask.gateway.api.instructions import DEFAULTS
 from unmask.gateway.api.settings import ModelSettings
 from unmask.text import Text
 
@@ -158,11 +161,56 @@ def test_tier_and_preference_reach_the_engine(running: Running, client: httpx.Cl
     assert (flexible.priority, flexible.wait, flexible.truncate) == ("batch", 30, True)
     client.post("/v1/embeddings", json={"model": "fake", "input": "a"}, headers={"prefer": "wait=99999"})
     assert running.knobs.asked[-1].wait == 120
-    response = client.post("/v1/embeddings", json={"model": "fake", "input": "a"}, headers={"x-tier": "gold"})
-    assert response.status_code == 400
+    for tier in ("gold", ""):
+        response = client.post("/v1/embeddings", json={"model": "fake", "input": "a"}, headers={"x-tier": tier})
+        assert response.status_code == 400
 
 
 # --- rerank, tokenize, models ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("told", "own", "query", "known"),
+    [
+        (None, None, None, ()),
+        (None, "Own:", "Own:", ("Own:",)),
+        ("Told:", "Own:", "Told:", ("Told:", "Own:")),
+        ("", "Own:", None, ("Own:",)),
+    ],
+)
+def test_the_checkpoints_own_instruction_is_what_queries_have_unless_the_operator_says_otherwise(
+    tmp_path: Path, told: str | None, own: str | None, query: str | None, known: tuple[str, ...]
+) -> None:
+    settings = {"fake": ModelSettings(query_instruction=told)}
+    with serving(tmp_path, models=settings) as running, running.client() as client:
+        running.knobs.query_instruction = own
+        model = client.get("/v1/models/fake").json()
+        assert (model["query_instruction"], model["instructions"]) == (query, [*known, *DEFAULTS])
+        embed(client, "x", input_type="query")
+        assert asked(running) == [Text(query or "", "x")]
+        client.post("/v1/rerank", json={"model": "fake", "query": "x", "documents": ["y"]})
+        assert asked(running) == [Text("", "y"), Text(query or "", "x")]
+        embed(client, "Own: x")
+        assert asked(running) == [Text("Own:", " x") if own else Text("", "Own: x")]
+
+
+def test_nothing_is_split_before_the_checkpoints_own_instruction_is_known(tmp_path: Path) -> None:
+    with serving(tmp_path) as running, running.client() as client:
+        served, engine = running.engine.served, running.engine
+
+        async def read(model: str, texts: Sequence[Text], *, wait: float, **options: Any) -> list[Any]:
+            assert (list(texts), wait) == ([], 5)
+            running.knobs.query_instruction = "Own:"
+            engine.served = served  # type: ignore[method-assign]
+            return []
+
+        engine.served = lambda: tuple(replace(each, max_length=None) for each in served())  # type: ignore[method-assign]
+        engine.tokenize = read  # type: ignore[assignment, method-assign]
+        model = client.get("/v1/models/fake").json()
+        assert (model["query_instruction"], model["instructions"]) == (None, list(DEFAULTS))
+        body = {"model": "fake", "input": "x", "input_type": "query"}
+        assert client.post("/v1/embeddings", json=body, headers={"prefer": "wait=5"}).status_code == 200
+        assert asked(running) == [Text("Own:", "x")]
 
 
 def test_rerank_orders_by_cosine(client: httpx.Client) -> None:
@@ -245,6 +293,7 @@ def test_what_is_no_request_is_400_in_openais_shape(
     assert set(error) == {"message", "type", "param", "code"}
     assert (error["type"], error["param"], error["code"]) == ("invalid_request_error", param, code or None)
     assert len(error["message"]) < 400
+    embed(client)
 
 
 def test_a_key_may_be_the_same_as_a_value(client: httpx.Client) -> None:
@@ -256,6 +305,7 @@ def test_2048_inputs_are_taken_and_2049_are_not(client: httpx.Client) -> None:
     for one_too_many in (["a"] * 2049, [[97]] * 2049):
         error = embed(client, one_too_many, status=400)["error"]
         assert (error["param"], error["code"]) == ("input", "array_above_max_length")
+    embed(client)
 
 
 def test_300_000_tokens_are_taken_and_one_more_is_not(client: httpx.Client) -> None:
@@ -268,14 +318,22 @@ def test_300_000_tokens_are_taken_and_one_more_is_not(client: httpx.Client) -> N
     assert long["code"] == "max_tokens_per_request"
     flat = embed(client, [97] * 300_001, status=400)["error"]
     assert flat["param"] == "input"
+    documents = {"model": "fake", "query": "b", "documents": ["a" * 500] * 600}
+    refused = client.post("/v1/rerank", json=documents).json()["error"]
+    assert (refused["param"], refused["code"]) == ("documents", "max_tokens_per_request")
+    embed(client)
 
 
-def test_tokens_that_only_the_engine_sees_count(running: Running, client: httpx.Client) -> None:
-    running.knobs.tokens = 300_001
-    try:
-        assert embed(client, status=400)["error"]["code"] == "max_tokens_per_request"
-    finally:
-        running.knobs.tokens = None
+def test_a_large_request_is_tokenised_by_its_embedding_alone(
+    running: Running, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(model: str, texts: Sequence[Text], **options: Any) -> list[Any]:
+        assert not texts
+        return []
+
+    monkeypatch.setattr(running.engine, "tokenize", never)
+    embed(client, ["a" * 500] * 600)
+    assert len(running.knobs.asked) == 1
 
 
 def test_characters_count_for_as_many_bytes_as_they_have(running: Running, client: httpx.Client) -> None:
@@ -283,7 +341,6 @@ def test_characters_count_for_as_many_bytes_as_they_have(running: Running, clien
     try:
         assert embed(client, "é" * 150_000)["usage"]["total_tokens"] == 300_000
         assert embed(client, "é" * 150_001, status=400)["error"]["code"] == "max_tokens_per_request"
-        assert not any(len(each.texts[0].content) == 150_001 for each in running.knobs.asked)
     finally:
         running.engine.max_length = 512
 
@@ -296,6 +353,7 @@ def test_characters_count_for_as_many_bytes_as_they_have(running: Running, clien
         (QueueFullError("Full.", retry_after=2.4), 429, "rate_limit_exceeded", {"retry-after": "3"}),
         (EncodingFailedError("Text 0."), 500, "encoding_failed", {"x-should-retry": "false"}),
         (ModelColdError("Cold.", retry_after=7), 503, "model_cold", {"retry-after": "7", "retry-after-ms": "7000"}),
+        (ModelUnavailableError("It cannot."), 503, "model_unavailable", {"x-should-retry": "false"}),
         (StoppingError("Stopping."), 503, "stopping", {"connection": "close"}),
         (CheckpointError("a/secret/path"), 503, "model_unavailable", {"x-should-retry": "false"}),
         (BackboneError("a/secret/path"), 503, "model_unavailable", {}),
@@ -332,6 +390,21 @@ def test_paths_methods_and_types(client: httpx.Client) -> None:
         plain = client.post("/v1/embeddings", content=b'{"model":"fake","input":"a"}', headers=headers)
         assert (plain.status_code, plain.json()["error"]["code"]) == (415, "unsupported_media_type")
     assert embed(client, status=404, model="other")["error"]["param"] == "model"
+
+
+def test_bytes_that_are_no_text_are_refused_wherever_they_are(client: httpx.Client) -> None:
+    assert client.get("/v1/models/%ff%fe").json()["error"]["code"] == "model_not_found"
+    assert client.get("/v1/files/%ff%00").status_code == 404
+    assert client.get("/v1/files?after=%ff&limit=1").status_code == 400
+    heads = [(b"x-tier", b"\xff"), (b"x-request-id", b"\xff"), (b"prefer", b"wait=\xff")]
+    assert client.post("/v1/embeddings", json={"model": "fake", "input": "a"}, headers=heads).status_code == 400
+    for form in (
+        b'--x\r\ncontent-disposition: form-data; name="purpose"\r\n\r\n\xff\r\n--x--\r\n',
+        b'--x\r\ncontent-disposition: form-data; name="\xff"; filename="\xff"\r\n\r\n{}\r\n--x--\r\n',
+    ):
+        kind = {"content-type": "multipart/form-data; boundary=x"}
+        assert client.post("/v1/files", content=form, headers=kind).status_code == 400
+    embed(client)
 
 
 def test_every_answer_has_an_id_and_a_time(client: httpx.Client) -> None:

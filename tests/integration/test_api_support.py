@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -13,25 +14,27 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import httpx
 import orjson
 import uvicorn
 
-from unmask.engine.contract import Embedded, Priority, Served, State
+from unmask.engine.contract import Embedded, EmbeddingEngine, Priority, Served, State
 from unmask.engine.fake import FakeEngine
 from unmask.gateway.api.app import Application
 from unmask.gateway.api.server import run_server, server_config
-from unmask.gateway.api.settings import ModelSettings, Settings
+from unmask.gateway.api.settings import ModelSettings, RerankerSettings, Settings
 from unmask.text import Text
 
 ROOT = Path(__file__).parents[2]
 KEY = "gr-test-0123456789abcdef"
+#: Tables of a file of settings.
+Models = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass
@@ -56,7 +59,7 @@ class Knobs:
     asked: list[Asked] = field(default_factory=list)
     cancelled: int = 0
     running: int = 0
-    tokens: int | None = None
+    query_instruction: str | None = None
 
 
 class RecordingEngine(FakeEngine):
@@ -68,7 +71,7 @@ class RecordingEngine(FakeEngine):
 
     def served(self) -> tuple[Served, ...]:
         return tuple(
-            Served(name=each.name, state=self.knobs.state, dimension=each.dimension, max_length=each.max_length)
+            replace(each, state=self.knobs.state, query_instruction=self.knobs.query_instruction)
             for each in super().served()
         )
 
@@ -81,6 +84,7 @@ class RecordingEngine(FakeEngine):
         priority: Priority = "realtime",
         truncate: bool = True,
         wait: float = 0.0,
+        most_tokens: int | None = None,
     ) -> Embedded:
         knobs = self.knobs
         knobs.asked.append(Asked(model, list(texts), caller, priority, truncate, wait))
@@ -97,8 +101,8 @@ class RecordingEngine(FakeEngine):
         # The fake's vectors see bytes only: a mark where the content begins makes them see the instruction, too.
         marked = [Text(f"{text.instruction.strip()}\x01" if text.instruction else "", text.content) for text in texts]
         vectors = await super().embed(model, marked, caller=caller, truncate=truncate)
-        plain = await super().embed(model, texts, caller=caller, truncate=truncate)
-        return Embedded(vectors=vectors.vectors, tokens=plain.tokens if knobs.tokens is None else (knobs.tokens,))
+        plain = await super().embed(model, texts, caller=caller, truncate=truncate, most_tokens=most_tokens)
+        return Embedded(vectors=vectors.vectors, tokens=plain.tokens)
 
 
 @dataclass
@@ -126,41 +130,53 @@ class Running:
 
 @contextmanager
 def serving(
-    folder: Path, *, engine: RecordingEngine | None = None, app: Application | None = None, **settings: Any
+    folder: Path,
+    *,
+    engine: EmbeddingEngine | None = None,
+    rerankers: EmbeddingEngine | None = None,
+    app: Application | None = None,
+    **settings: Any,
 ) -> Iterator[Running]:
     """Serve in a thread, on a free port."""
     engine = engine or RecordingEngine()
-    options = {"models": {name: ModelSettings() for name in engine.models}} | settings
+    models = {each.name: ModelSettings() for each in engine.served()}
+    pairs = {each.name: RerankerSettings() for each in rerankers.served()} if rerankers else {}
+    options: dict[str, Any] = {"models": models, "rerankers": pairs} | settings
     told = Settings(data=folder, **options)
-    app = app or Application(told, engine)
+    app = app or Application(told, engine, rerankers)
     with socket.create_server(("127.0.0.1", 0), backlog=4096) as listener:
         server = uvicorn.Server(server_config(told, app))
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         try:
             wait_until(lambda: server.started or not thread.is_alive())
-            yield Running(f"http://127.0.0.1:{listener.getsockname()[1]}", engine, app, server)
+            yield Running(f"http://127.0.0.1:{listener.getsockname()[1]}", cast("RecordingEngine", engine), app, server)
         finally:
             server.should_exit = True
             thread.join(20)
             assert not thread.is_alive()
 
 
-def wait_until(condition: Any, seconds: float = 20.0) -> None:
+def wait_until(condition: Any, seconds: float = 20.0, pause: float = 0.01) -> None:
     """Wait until a condition holds, and fail if it does not."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
+        time.sleep(pause)
 
 
-class Process:
-    """A server in a process of its own, with an engine that takes some time for each request."""
+class ServerProcess:
+    """A server in a process of its own.
 
-    def __init__(self, folder: Path, seconds: float, **environment: str) -> None:
+    Args:
+        command: what runs it.
+        environment: besides this process's.
+    """
+
+    def __init__(self, command: Sequence[str], **environment: str) -> None:
         paths = os.pathsep.join([str(ROOT), *sys.path])
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.integration.test_api_support", str(folder), str(seconds)],
+            command,
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": paths, **environment},
             stderr=subprocess.PIPE,
@@ -179,8 +195,14 @@ class Process:
     def said(self, message: str) -> list[dict[str, Any]]:
         return [line for line in self.lines if line["message"] == message]
 
-    def client(self) -> httpx.Client:
-        return httpx.Client(base_url=self.url, timeout=20)
+    def client(self, key: str | None = None) -> httpx.Client:
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=20)
+
+    def wait_until_ready(self) -> None:
+        """Wait until the models that are to be preloaded are loaded."""
+        with self.client() as client:
+            wait_until(lambda: client.get("/ready").status_code == 200, 120, pause=0.2)
 
     @property
     def address(self) -> tuple[str, int]:
@@ -203,6 +225,42 @@ class Process:
         assert self.process.stderr is not None
         self.process.stderr.close()
         return status
+
+
+class Process(ServerProcess):
+    """A server with an engine that takes some time for each request."""
+
+    def __init__(self, folder: Path, seconds: float, **environment: str) -> None:
+        command = [sys.executable, "-m", "tests.integration.test_api_support", str(folder), str(seconds)]
+        super().__init__(command, **environment)
+
+
+class Unmask(ServerProcess):
+    """``unmask serve``, with real workers, its models loaded; arguments are those of :func:`write_settings`."""
+
+    def __init__(self, folder: Path, models: Models, *, keys: str = "", **settings: Any) -> None:
+        config = write_settings(folder, models, **settings)
+        command = [sys.executable, "-m", "unmask.cli", "serve", "--config", str(config)]
+        super().__init__(command, UNMASK_API_KEYS=keys)
+        self.wait_until_ready()
+
+
+def write_settings(folder: Path, models: Models, **settings: Any) -> Path:
+    """Write a file of settings for a server on one thread and any free port.
+
+    Args:
+        folder: for the file, and for the server's files and batches.
+        models: a table a model, by its name.
+        settings: the rest of it.
+    """
+    plain = {"port": 0, "data": str(folder / "data"), "devices": ["cpu"], "threads": 1, **settings}
+    # Strings, numbers, booleans and lists of them are written alike in JSON and TOML.
+    lines = [f"{name} = {json.dumps(value)}" for name, value in plain.items()]
+    for model, table in models.items():
+        lines += [f"[models.{json.dumps(model)}]", *(f"{name} = {json.dumps(table[name])}" for name in table)]
+    config = folder / "serve.toml"
+    config.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return config
 
 
 def main(folder: str, seconds: str) -> None:

@@ -24,8 +24,16 @@ from tests.light_worker import COMMAND, IDS, vector
 from unmask.engine.contract import EmbeddingEngine, Priority, Served
 from unmask.engine.engine import Engine
 from unmask.engine.settings import EngineSettings, ModelSettings
-from unmask.errors import InputError, ModelColdError, QueueFullError, StoppingError, UnknownModelError
-from unmask.text import Text
+from unmask.errors import (
+    InputError,
+    ModelColdError,
+    ModelUnavailableError,
+    QueueFullError,
+    StoppingError,
+    TooManyTokensError,
+    UnknownModelError,
+)
+from unmask.text import Text, TextTokenizer
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
@@ -228,6 +236,34 @@ def test_a_full_queue_refuses_and_says_when_to_ask_again() -> None:
     run(work)
 
 
+def test_too_many_tokens_are_refused_while_they_are_tokenised(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenised: list[int] = []
+    original = TextTokenizer.tokenize
+
+    def counted(self: TextTokenizer, texts: Any, **options: Any) -> Any:
+        tokenised.append(len(texts))
+        return original(self, texts, **options)
+
+    monkeypatch.setattr(TextTokenizer, "tokenize", counted)
+
+    async def work() -> None:
+        async with engine() as running:
+            tokenised.clear()
+            texts = [Text("", "w1 w2 w3 w4")] * 1000
+            with pytest.raises(TooManyTokensError, match="more than 300 tokens"):
+                await running.embed("m", texts, caller="me", most_tokens=300)
+            assert sum(tokenised) < 200, "it stops when it has seen enough"
+            assert running.load().queued_tokens["realtime"] == 0
+            assert len((await running.embed("m", texts[:75], caller="me", most_tokens=300)).tokens) == 75
+            with pytest.raises(TooManyTokensError):
+                await running.embed("m", [*texts[:75], Text("", "w1")], caller="me", most_tokens=300)
+            tokenised.clear()
+            await running.embed("m", texts, caller="me", most_tokens=4000)
+            assert sum(tokenised) == 1000, "each text is tokenised once"
+
+    run(work)
+
+
 def test_a_request_larger_than_the_queue_is_taken_when_nothing_waits() -> None:
     async def work() -> None:
         async with engine(queue_tokens=100) as running:
@@ -322,7 +358,7 @@ def test_the_least_recently_used_model_makes_room() -> None:
 def test_a_model_larger_than_the_memory_fails_and_says_so() -> None:
     async def work() -> None:
         async with engine(model(), model("huge", "size=300"), memory=250) as running:
-            with pytest.raises(ModelColdError, match="'huge' could not be loaded"):
+            with pytest.raises(ModelUnavailableError, match="'huge' cannot be loaded"):
                 await embed(running, "w1", model="huge", wait=20)
             assert "300 bytes" in str(running.served()[1].error)
             await embed(running, "w1")
@@ -335,9 +371,10 @@ def test_a_model_without_its_files_fails_and_is_tried_again_after_a_pause(tmp_pa
         file = tmp_path / "weights"
         async with engine(model(), model("late", f"file={file}"), retry_seconds=0.5) as running:
             for _ in range(2):
-                with pytest.raises(ModelColdError, match="'late' could not be loaded") as failed:
+                with pytest.raises(ModelUnavailableError, match="'late' cannot be loaded") as failed:
                     await embed(running, "w1", model="late", wait=20)
-                assert failed.value.retry_after == 1.0
+                assert failed.value.retry_after is None
+                assert str(file) not in str(failed.value)
                 file.touch()
             (_, late) = running.served()
             assert (late.state, late.error) == ("failed", "CheckpointError: There is no file weights.")
@@ -345,6 +382,42 @@ def test_a_model_without_its_files_fails_and_is_tried_again_after_a_pause(tmp_pa
             await asyncio.sleep(0.5)
             await embed(running, "w1", model="late", wait=20)
             assert running.served()[1].error is None
+
+    run(work)
+
+
+def test_what_may_pass_by_itself_is_to_be_asked_for_again() -> None:
+    async def work() -> None:
+        async with engine(model(), model("unlucky", "full=1"), retry_seconds=20) as running:
+            with pytest.raises(ModelColdError, match="'unlucky' could not be loaded") as failed:
+                await embed(running, "w1", model="unlucky", wait=20)
+            assert 19 < (failed.value.retry_after or 0) <= 20
+            assert str(running.served()[1].error).startswith("OSError: ")
+
+    run(work)
+
+
+def test_a_model_says_what_its_queries_have_once_its_tokenizer_is_read() -> None:
+    async def work() -> None:
+        async with engine(model(), model("asks", "size=2 query=w7"), warm=False) as running:
+            assert [each.query_instruction for each in running.served()] == [None, None]
+            await running.tokenize("asks", ())
+            with pytest.raises(UnknownModelError):
+                await running.tokenize("other", ())
+            assert running.served()[1].query_instruction == "w7"
+            await running.tokenize("m", ())
+            assert running.served()[0].query_instruction is None
+            assert states(running) == {"m": "cold", "asks": "cold"}, "none has been loaded for that"
+
+    run(work)
+
+
+def test_who_does_not_wait_for_a_tokenizer_is_told_at_once() -> None:
+    async def work() -> None:
+        async with engine(warm=False) as running:
+            with pytest.raises(ModelColdError):
+                await running.tokenize("m", (), wait=0)
+            await running.tokenize("m", (), wait=20)
 
     run(work)
 
@@ -441,7 +514,7 @@ def test_nothing_grows_with_the_number_of_requests() -> None:
                     await asyncio.gather(*some)
                 scheduler = running._scheduler
                 lanes = [lane._shares for lane in scheduler._lanes.values()]
-                kept = [scheduler._of_caller, running._dispatch._calls, running._roster._residency._users, *lanes]
+                kept = [scheduler._of_caller, running._dispatch._calls, running._loading._residency._users, *lanes]
                 sizes.append((sum(map(len, kept)), open_files(), threading.active_count()))
             assert sizes[0][0] == 0
             assert len(set(sizes)) == 1

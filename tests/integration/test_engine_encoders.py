@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 import signal
@@ -41,6 +42,7 @@ TEXTS = [
 #: This token has no numbers in the model named broken.
 BAD = 300
 NAMES = ["base", "published", "saved", "inst", "eos", "short"]
+QUERY = "Given a question, find notes:"
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +55,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModelSettings]
     eos = write_base(root / "eos")
     (eos / "llm2vec_config.json").write_text('{"pooling_mode": "eos_token", "max_length": 40}')
     saved = Encoder.load(published).save(root / "saved")
+    said = json.loads((saved / "unmask.json").read_text())
+    said["settings"]["query_instruction"] = f" {QUERY} "
+    (saved / "unmask.json").write_text(json.dumps(said))
     broken = write_base(root / "broken")
     weights = load_file(broken / "model.safetensors")
     weights["model.embed_tokens.weight"][BAD] = float("nan")
@@ -75,7 +80,7 @@ def encoders(models: dict[str, ModelSettings]) -> dict[str, Encoder]:
 def test_a_tokenizer_read_without_weights_is_the_encoders(
     name: str, models: dict[str, ModelSettings], encoders: dict[str, Encoder]
 ) -> None:
-    read = unpacked(Encoders("cpu", None).read(models[name]))
+    read = unpacked(Encoders("cpu", None).read(models[name])).tokenizer
     own = encoders[name].pipeline.tokenizer
     assert read.tokenize(TEXTS) == own.tokenize(TEXTS)
     assert (read.max_length, read.template, read.head, read.foot) == (
@@ -93,7 +98,7 @@ def test_that_of_a_model_to_be_converted_comes_with_the_conversion(
     )
     read = unpacked(Encoders("cpu", None).read(models["base"]))
     assert (tmp_path / "copy" / "unmask.json").is_file()
-    assert read.tokenize(TEXTS) == encoders["base"].pipeline.tokenizer.tokenize(TEXTS)
+    assert read.tokenizer.tokenize(TEXTS) == encoders["base"].pipeline.tokenizer.tokenize(TEXTS)
 
 
 def _unless(copy: Path, path: Any) -> Path | None:
@@ -174,6 +179,7 @@ def test_what_is_served_is_told(running: Running, models: dict[str, ModelSetting
     found = {each.name: each for each in running.engine.served()}
     assert list(found) == list(models)
     assert (found["short"].state, found["short"].dimension, found["short"].max_length) == ("ready", 64, 24)
+    assert (found["short"].query_instruction, found["saved"].query_instruction) == (None, QUERY)
     assert (found["base"].state, found["base"].max_length) == ("ready", 512), "it is the same model in memory"
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from unmask.engine.contract import EmbeddingEngine
 from unmask.engine.fake import FakeEngine
-from unmask.errors import InputError, StoppingError, UnknownModelError
+from unmask.errors import InputError, StoppingError, TooManyTokensError, UnknownModelError
 from unmask.text import Text
 
 
@@ -32,12 +32,15 @@ def test_the_fake_keeps_the_contract() -> None:
         assert len((await engine.tokenize("fake", [Text("", "x" * 600)]))[0].ids) == 512
         with pytest.raises(InputError, match="Text 1 has 600 tokens"):
             await engine.embed("fake", [Text("", "a"), Text("", "x" * 600)], caller="x", truncate=False)
+        assert (await engine.embed("fake", [Text("", "abc")], caller="x", most_tokens=3)).tokens == (3,)
+        with pytest.raises(TooManyTokensError, match="more than 3 tokens"):
+            await engine.embed("fake", [Text("", "abc"), Text("", "d")], caller="x", most_tokens=3)
         with pytest.raises(InputError, match="Token array 1 holds 256"):
             await engine.detokenize("fake", [[1], [256]])
         with pytest.raises(UnknownModelError, match="'other' is not served"):
             await engine.embed("other", [Text("", "a")], caller="x")
         assert [(each.name, each.state) for each in engine.served()] == [("fake", "ready")]
-        assert (engine.load().batches, engine.load().batch_tokens) == (2, 5)
+        assert (engine.load().batches, engine.load().batch_tokens) == (3, 8)
         await engine.stop(0)
         with pytest.raises(StoppingError):
             await engine.embed("fake", [Text("", "a")], caller="x")

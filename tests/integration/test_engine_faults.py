@@ -14,7 +14,7 @@ import pytest
 from tests.integration.test_engine import children, embed, engine, model, run, states, until
 from unmask.engine import process
 from unmask.engine.engine import Engine
-from unmask.errors import EncodingFailedError, ModelColdError
+from unmask.errors import EncodingFailedError, ModelColdError, ModelUnavailableError
 from unmask.text import Text
 
 
@@ -139,7 +139,7 @@ def test_who_waits_for_a_model_that_does_not_come_back_gets_an_answer(tmp_path: 
             file.unlink()
             os.kill(children()[0], signal.SIGKILL)
             answers = await asyncio.gather(*asked, return_exceptions=True)
-            assert [type(answer) for answer in answers] == [ModelColdError] * 3
+            assert [type(answer) for answer in answers] == [ModelUnavailableError] * 3
             assert running.load().queued_tokens["realtime"] == 0
 
     run(work)

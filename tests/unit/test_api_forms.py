@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import subprocess
+import sys
+from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import orjson
 import pytest
 
 from unmask.errors import InputError
+from unmask.form import Form, Output
 from unmask.gateway.api.forms import TYPES, Wanted
-from unmask.gateway.api.instructions import DEFAULTS, Instructions, read_instructions
-from unmask.pooling import Form, Output
+from unmask.gateway.api.instructions import (
+    DEFAULTS,
+    Instructions,
+    as_lines,
+    mteb_instructions,
+    of_mteb,
+    read_instructions,
+)
+from unmask.gateway.api.settings import Settings
+from unmask.hub.catalogue import DEFAULT
 from unmask.text import Text
 
 VECTORS = np.random.default_rng(5).standard_normal((4, 12)).astype(np.float32)
@@ -23,16 +36,12 @@ OUTPUTS: dict[str, Output] = {"float": "float32", "int8": "int8", "binary": "bin
 
 @pytest.mark.parametrize("kind", TYPES)
 @pytest.mark.parametrize("normalize", [True, False])
-@pytest.mark.parametrize("dimensions", [None, 1, 5, 12])
+@pytest.mark.parametrize("dimensions", [None, 5])
 def test_forms_are_those_of_the_library(kind: str, normalize: bool, dimensions: int | None) -> None:
-    import torch
-
     wanted = Wanted(normalize=normalize, dimensions=dimensions, type=kind, base64=False)
-    form = Form(normalize=normalize, dimensions=dimensions, output=OUTPUTS[kind])
-    expected = form.apply(torch.from_numpy(VECTORS))
-    found = wanted.form(VECTORS)
-    assert found.dtype == expected.dtype
-    np.testing.assert_allclose(found.astype(float), expected.astype(float), atol=1e-6)
+    expected = Form(normalize=normalize, dimensions=dimensions, output=OUTPUTS[kind]).apply(VECTORS)
+    rows = orjson.loads(asyncio_free(wanted, VECTORS))
+    np.testing.assert_array_equal(np.array([row["embedding"] for row in rows], dtype=expected.dtype), expected)
 
 
 def test_rows_hold_the_very_numbers() -> None:
@@ -79,3 +88,48 @@ def test_a_file_of_instructions(tmp_path: Path) -> None:
     assert read_instructions(file) == ["Instruct: find\nQuery:", "Sort:"]
     with pytest.raises(InputError, match="cannot be read"):
         read_instructions(tmp_path / "none")
+    file.write_bytes("Wähle:".encode("latin-1"))
+    with pytest.raises(InputError, match="line 1: .* not UTF-8"):
+        read_instructions(file)
+
+
+def test_mteb_s_instructions_are_those_of_the_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts = ["Find it.", {"query": "Find it: "}, {"query": "Sort it", "document": "Never."}, "Why?"]
+    tasks = [SimpleNamespace(metadata=SimpleNamespace(name=f"T{i}", prompt=each)) for i, each in enumerate(prompts)]
+    monkeypatch.setitem(sys.modules, "mteb", SimpleNamespace(get_tasks=lambda: tasks))
+    assert mteb_instructions() == ["Find it:", "Sort it:", "Why?:"]
+
+
+def test_mteb_s_instructions_are_made_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNMASK_HOME", str(tmp_path))
+    monkeypatch.setattr(metadata, "version", lambda name: f"{name}-9")
+    done = SimpleNamespace(returncode=0, stdout=as_lines(["Find it:", "One\nor two:"]), stderr="")
+    monkeypatch.setattr(subprocess, "run", lambda *command, **options: done)
+    assert of_mteb() == ["Find it:", "One\nor two:"]
+    monkeypatch.setattr(subprocess, "run", None)  # nothing is run again
+    assert of_mteb() == ["Find it:", "One\nor two:"]
+    assert Settings(mteb_instructions=True).instructions()[DEFAULT].split("Find it: x") == Text("Find it:", " x")
+    assert Settings().instructions()[DEFAULT].split("Find it: x") == Text("", "Find it: x")
+
+
+def test_a_broken_mteb_is_an_error_and_none_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNMASK_HOME", str(tmp_path))
+    monkeypatch.setattr(metadata, "version", lambda name: "9")
+    broken = SimpleNamespace(returncode=1, stdout="half", stderr="Traceback\nImportError: no torch\n")
+    monkeypatch.setattr(subprocess, "run", lambda *command, **options: broken)
+    with pytest.raises(InputError, match="ImportError: no torch.*set mteb_instructions to false"):
+        of_mteb()
+    assert not list(tmp_path.rglob("*.txt"))
+
+    def missing(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", missing)
+    assert of_mteb() == []
+
+
+def test_the_checkpoints_own_instruction_joins_the_operators() -> None:
+    for told, own, query in (("A:", "B:", "A:"), (None, "B:", "B:"), ("", "B:", ""), ("A:", None, "A:")):
+        both = Instructions(told, ["C:"]).with_own(own)
+        assert both.query == query
+        assert both.known == tuple(filter(None, (told, own, "C:", *DEFAULTS)))

@@ -114,6 +114,12 @@ def test_a_file_of_keys(tmp_path: Path) -> None:
         with pytest.raises(InputError) as refused:
             load_settings(flags={"api_keys_file": file}).keys()
         assert "gr-" not in str(refused.value)
+    file.write_bytes(b"gr-one\ngr-\xe9\n")
+    with pytest.raises(InputError, match="line 2: .* not UTF-8") as refused:
+        read_keys(file)
+    assert "gr-" not in str(refused.value)
+    with pytest.raises(InputError, match="cannot be read"):
+        read_keys(tmp_path / "none")
 
 
 def test_settings_are_refused_without_showing_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,10 @@ def serve(  # noqa: PLR0917 - typer reads the parameters
     models: Annotated[
         list[str] | None, typer.Argument(metavar="[MODEL]...", help="Short names, folders, GGUF files or hub names.")
     ] = None,
+    rerankers: Annotated[
+        list[str] | None,
+        typer.Option("--reranker", metavar="MODEL", help="Cross-encoder for /v1/rerank, a folder or hub name."),
+    ] = None,
     config: Annotated[
         Path | None, typer.Option("--config", "-c", envvar="UNMASK_CONFIG", help="TOML file of settings.")
     ] = None,
@@ -38,6 +42,7 @@ def serve(  # noqa: PLR0917 - typer reads the parameters
     Examples:
         unmask serve --show-config
         unmask serve smollm2-135m-unsup --port 8000
+        unmask serve --reranker cross-encoder/ms-marco-MiniLM-L6-v2
         UNMASK_API_KEYS=$(openssl rand -hex 24) unmask serve --host 0.0.0.0
     """
     from unmask.gateway.api.settings import load_settings
@@ -48,6 +53,7 @@ def serve(  # noqa: PLR0917 - typer reads the parameters
         "data": data,
         "api_keys_file": api_keys_file,
         "models": {name: {} for name in models} if models else None,
+        "rerankers": {name: {} for name in rerankers} if rerankers else None,
     }
     settings = load_settings(config, flags | dict(_pair(each) for each in set_ or ()))
     settings.check()
@@ -55,9 +61,11 @@ def serve(  # noqa: PLR0917 - typer reads the parameters
         print_json(settings.shown())
         return
     from unmask.engine.engine import Engine
+    from unmask.engine.pairs import RERANKER
     from unmask.gateway.api.server import run_server
 
-    run_server(settings, Engine(settings.engine()))
+    pairs = settings.reranker_engine()
+    run_server(settings, Engine(settings.engine()), Engine(pairs, worker=RERANKER) if pairs else None)
 
 
 def _pair(given: str) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from unmask.engine.devices import Device
 from unmask.engine.messages import Load, Read
 from unmask.engine.settings import ModelSettings
-from unmask.text import TextTokenizer
+from unmask.engine.tokens import Reading
 
 
 @dataclass(eq=False)
@@ -19,6 +19,7 @@ class Attempt:
         order: what to tell the worker.
         wanted: asked for, and not failed since.
         error: why it failed, None if it has not.
+        lasting: whether trying again alone will not help; of a failure only.
         failed_at: when.
         since: when it was asked for, or undone by a death.
         seconds: how long it took last, None if it was never done.
@@ -31,6 +32,7 @@ class Attempt:
     order: Read | Load
     wanted: bool = False
     error: str | None = None
+    lasting: bool = False
     failed_at: float = 0.0
     since: float = 0.0
     seconds: float | None = None
@@ -48,14 +50,14 @@ class Entry:
         settings: what it is.
         read: of its tokenizer.
         load: of its weights, shared by all names of the same.
-        texts: its tokenizer, None until it was read.
+        reading: its tokenizer and what else is known of its texts, None until it was read.
         dimension: of its vectors, None until it was loaded.
     """
 
     settings: ModelSettings
     read: Attempt
     load: Attempt
-    texts: TextTokenizer | None = None
+    reading: Reading | None = None
     dimension: int | None = None
 
 

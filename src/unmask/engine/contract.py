@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from unmask.errors import TooManyTokensError
 from unmask.text import Text, TokenizedText
 
 #: ``batch`` is served only from what ``realtime`` leaves.
 Priority = Literal["realtime", "batch"]
 #: ``cold``: not in memory, loaded when first asked for. ``failed``: it could not be loaded; ``Served.error`` says why.
 State = Literal["cold", "warming", "ready", "failed"]
+#: Seconds to wait for the tokenizer of a model that has not been read yet.
+PATIENCE: Final = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,13 +42,16 @@ class Served:
         state: whether it can answer at once.
         dimension: components of a vector; None while the model has never been loaded.
         max_length: most tokens of a text; None while its tokenizer has not been read, seconds after the start.
-        error: why it failed, else None.
+        query_instruction: what queries have by default, as its checkpoint says; None where it does not say, or while
+            its tokenizer has not been read.
+        error: why it failed, else None; for the operator alone, as it may hold paths of the machine.
     """
 
     name: str
     state: State
     dimension: int | None
     max_length: int | None
+    query_instruction: str | None = None
     error: str | None = None
 
 
@@ -72,6 +78,18 @@ class Load:
     restarts: int
 
 
+def check_total(tokens: int, most: int | None) -> None:
+    """Refuse more tokens than a request may have; None for any number.
+
+    Raises:
+        TooManyTokensError: there are more.
+    """
+    if most is not None and tokens > most:
+        raise TooManyTokensError(
+            f"The texts have more than {most:,} tokens together, the most of one request. Send fewer at a time."
+        )
+
+
 class EmbeddingEngine(Protocol):
     """An engine: one process, one event loop, any number of models and devices."""
 
@@ -87,12 +105,21 @@ class EmbeddingEngine(Protocol):
     def load(self) -> Load:
         """Return how busy the engine is."""
 
-    async def tokenize(self, model: str, texts: Sequence[Text], *, truncate: bool = True) -> list[TokenizedText]:
+    async def tokenize(
+        self, model: str, texts: Sequence[Text], *, truncate: bool = True, wait: float = PATIENCE
+    ) -> list[TokenizedText]:
         """Return the tokens of ``texts`` as the model reads them, off the event loop; a cold model need not be loaded.
+
+        Args:
+            model: name of a served model.
+            texts: any number; with none, only the tokenizer is waited for.
+            truncate: cut texts that are too long instead of raising.
+            wait: seconds to wait for a tokenizer that has not been read yet.
 
         Raises:
             UnknownModelError: it is not served.
-            ModelColdError: its tokenizer has not been read yet, half a minute after it was asked for, or cannot be.
+            ModelColdError: its tokenizer has not been read within ``wait`` seconds, or could not be.
+            ModelUnavailableError: it could not be, and will not be until its operator mends something.
             StoppingError: the engine shuts down.
             InputError: a text is too long and ``truncate`` is false, or has no token; names its index.
         """
@@ -106,7 +133,7 @@ class EmbeddingEngine(Protocol):
                 without its special tokens.
 
         Raises:
-            UnknownModelError, ModelColdError, StoppingError: as :meth:`tokenize`.
+            UnknownModelError, ModelColdError, ModelUnavailableError, StoppingError: as :meth:`tokenize`.
             InputError: an id is not in the vocabulary; names the array's index.
         """
 
@@ -119,6 +146,7 @@ class EmbeddingEngine(Protocol):
         priority: Priority = "realtime",
         truncate: bool = True,
         wait: float = 0.0,
+        most_tokens: int | None = None,
     ) -> Embedded:
         """Encode ``texts``; cancelling the call drops what of it has not been computed.
 
@@ -129,11 +157,15 @@ class EmbeddingEngine(Protocol):
             priority: ``batch`` yields to ``realtime``.
             truncate: cut texts that are too long instead of raising.
             wait: seconds to wait for a cold model.
+            most_tokens: that the texts may have together, None for any number.
 
         Raises:
             UnknownModelError: it is not served.
             ModelColdError: it is not ready within ``wait`` seconds, and loading goes on; or it could not be loaded,
                 and will be tried again when asked for after a pause.
+            ModelUnavailableError: it could not be loaded, and will not be until its operator mends something; it is
+                tried again when asked for after a pause, too.
+            TooManyTokensError: the texts have more tokens than ``most_tokens``.
             QueueFullError: the texts do not fit into the queue, or would leave too little of it to other callers.
             StoppingError: the engine shuts down.
             EncodingFailedError: a worker failed on one of the texts, which the message names by index.

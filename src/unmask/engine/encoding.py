@@ -17,7 +17,7 @@ from unmask.backbone.loading import Backbone, read_config, resolve_device
 from unmask.checkpoint import Checkpoint, Settings
 from unmask.encoder import Encoder
 from unmask.engine.settings import ModelSettings, Weights
-from unmask.engine.tokens import packed
+from unmask.engine.tokens import Reading, packed
 from unmask.errors import BackboneError
 from unmask.text import TextTokenizer, TokenizedText
 from unmask.tokenizers import load_tokenizer
@@ -40,7 +40,7 @@ class Encoders:
             torch.set_num_threads(threads)
 
     def read(self, model: ModelSettings) -> bytes:
-        """Return a model's tokenizer, packed; a model that must be converted first is.
+        """Return what is known of a model's texts, packed; a model that must be converted first is.
 
         Raises:
             UnmaskError: as :meth:`unmask.Encoder.load`.
@@ -51,8 +51,8 @@ class Encoders:
             encoder = Encoder.load(
                 model.source, adapters=model.adapters, max_length=model.max_length, device="cpu", dtype="float32"
             )
-            return packed(encoder.pipeline.tokenizer)
-        return packed(_text_tokenizer(found, asked))
+            return packed(_reading(encoder.pipeline.tokenizer, encoder.settings))
+        return packed(_reading(_text_tokenizer(found, asked), found.settings))
 
     def load(self, weights: Weights) -> LoadedEncoder:
         """Load an encoder.
@@ -110,6 +110,11 @@ class LoadedEncoder:
                 "The model's vectors hold numbers that are not finite. Its weights are damaged, or its dtype is too "
                 "narrow: fetch it again, or choose another dtype."
             )
+
+
+def _reading(tokenizer: TextTokenizer, settings: Settings) -> Reading:
+    own = (settings.query_instruction or "").strip()
+    return Reading(tokenizer=tokenizer, query_instruction=own or None)
 
 
 def _text_tokenizer(found: Checkpoint, asked: Settings) -> TextTokenizer:

@@ -4,7 +4,7 @@ One event loop, one worker process a device. This process holds settings, tokeni
 a model: a worker may die without harm to it. Texts are tokenised in threads; workers get numbers.
 
     embed ──► tokens (threads) ──► Scheduler ──► Dispatch ──► WorkerProcess ═pipe═ worker
-                  Roster: which model is ready where ───────────────┘
+        Roster: which model is ready ◄── Loading: what is read and loaded where
 """
 
 from __future__ import annotations
@@ -18,16 +18,24 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 from unmask.engine.attempts import Entry
-from unmask.engine.contract import Embedded, Load, Priority, Served
+from unmask.engine.contract import PATIENCE, Embedded, Load, Priority, Served, check_total
 from unmask.engine.devices import Device
 from unmask.engine.dispatch import Call, Dispatch
+from unmask.engine.loading import Loading
 from unmask.engine.messages import Answer, Computed, Failed, Refused, Up, WasLoaded, WasRead
 from unmask.engine.process import WORKER, WorkerProcess
 from unmask.engine.roster import Roster
 from unmask.engine.scheduling import Scheduler
 from unmask.engine.settings import EngineSettings, Weights
 from unmask.engine.tokens import texts_of
-from unmask.errors import InputError, ModelColdError, QueueFullError, StoppingError
+from unmask.errors import (
+    InputError,
+    ModelColdError,
+    ModelUnavailableError,
+    QueueFullError,
+    ServingError,
+    StoppingError,
+)
 from unmask.text import Text, TextTokenizer, TokenizedText
 
 _T = TypeVar("_T")
@@ -36,8 +44,6 @@ _T = TypeVar("_T")
 _SLICE: Final = 64
 #: Threads that tokenise: one for long requests, one for those that come meanwhile.
 _THREADS: Final = 2
-#: Seconds to wait for the tokenizer of a model that has not been read yet.
-_PATIENCE: Final = 30.0
 #: Seconds after which to ask again where no batch has been measured yet.
 _UNMEASURED: Final = 5.0
 
@@ -82,7 +88,8 @@ class Engine:
             batch_seconds=settings.batch_seconds,
             clock=clock,
         )
-        self._roster = Roster(settings, self._devices, pool=self._pool, gave_up=self._gave_up, clock=clock)
+        self._loading = Loading(settings, self._devices, pool=self._pool, gave_up=self._gave_up, clock=clock)
+        self._roster = Roster(self._loading, retry_seconds=settings.retry_seconds, clock=clock)
         self._taken = 0
         self._nothing_taken = asyncio.Event()
         self._nothing_taken.set()
@@ -155,18 +162,21 @@ class Engine:
 
     # --- requests ----------------------------------------------------------------------------------
 
-    async def tokenize(self, model: str, texts: Sequence[Text], *, truncate: bool = True) -> list[TokenizedText]:
+    async def tokenize(
+        self, model: str, texts: Sequence[Text], *, truncate: bool = True, wait: float = PATIENCE
+    ) -> list[TokenizedText]:
         """Return the tokens of ``texts`` as the model reads them; see the contract."""
         entry = self._roster.entry(model)
         with self._taking():
-            return await self._tokens(await self._roster.ready(entry, _PATIENCE, weights=False), texts, truncate)
+            reading = await self._roster.ready(entry, wait, weights=False)
+            return await self._tokens(reading.tokenizer, texts, truncate)
 
     async def detokenize(self, model: str, ids: Sequence[Sequence[int]]) -> list[str]:
         """Return the texts that token arrays stand for; see the contract."""
         entry = self._roster.entry(model)
         with self._taking():
-            tokenizer = await self._roster.ready(entry, _PATIENCE, weights=False)
-            return await self._in_thread(partial(texts_of, tokenizer, ids))
+            reading = await self._roster.ready(entry, PATIENCE, weights=False)
+            return await self._in_thread(partial(texts_of, reading.tokenizer, ids))
 
     async def embed(
         self,
@@ -177,16 +187,17 @@ class Engine:
         priority: Priority = "realtime",
         truncate: bool = True,
         wait: float = 0.0,
+        most_tokens: int | None = None,
     ) -> Embedded:
         """Encode ``texts``; see the contract."""
         entry = self._roster.entry(model)
         if not texts:
             raise InputError("No text is given; expected at least one.")
         with self._taking(), self._roster.using(entry):
-            tokenizer = await self._roster.ready(entry, wait)
+            reading = await self._roster.ready(entry, wait)
             # A full queue refuses before the work of tokenising; a text has at least one token.
             self._check_room(caller, priority, len(texts))
-            tokenized = await self._tokens(tokenizer, texts, truncate)
+            tokenized = await self._tokens(reading.tokenizer, texts, truncate, most_tokens)
             tokens = tuple(len(text.ids) for text in tokenized)
             self._check_room(caller, priority, sum(tokens))
             return Embedded(vectors=await self._computed(entry, tokenized, tokens, caller, priority), tokens=tokens)
@@ -226,14 +237,18 @@ class Engine:
             retry_after=after,
         )
 
-    async def _tokens(self, tokenizer: TextTokenizer, texts: Sequence[Text], truncate: bool) -> list[TokenizedText]:
+    async def _tokens(
+        self, tokenizer: TextTokenizer, texts: Sequence[Text], truncate: bool, most: int | None = None
+    ) -> list[TokenizedText]:
         tokenized: list[TokenizedText] = []
+        total = 0
         for first in range(0, len(texts), _SLICE):
             part = texts[first : first + _SLICE]
             indices = range(first, first + len(part))
-            tokenized += await self._in_thread(
-                partial(tokenizer.tokenize, part, indices=indices, truncate=truncate),
-            )
+            done = await self._in_thread(partial(tokenizer.tokenize, part, indices=indices, truncate=truncate))
+            total += sum(len(text.ids) for text in done)
+            check_total(total, most)
+            tokenized += done
         return tokenized
 
     async def _in_thread(self, work: Callable[[], _T]) -> _T:
@@ -253,14 +268,14 @@ class Engine:
             case Failed():
                 self._dispatch.failed(device, answer)
             case Up():
-                self._roster.up(device, self._clock() - self._born[device])
+                self._loading.up(device, self._clock() - self._born[device])
             case WasRead():
-                self._roster.was_read(device, answer)
+                self._loading.was_read(device, answer)
             case WasLoaded():
-                self._roster.was_loaded(device, answer)
+                self._loading.was_loaded(device, answer)
                 self._dispatch.pump()
             case Refused():
-                self._roster.refused(device, answer)
+                self._loading.refused(device, answer)
 
     def _died(self, number: int) -> None:
         """Have others take over what a dead worker had, or itself when it is back."""
@@ -268,13 +283,17 @@ class Engine:
         self._born[device] = self._clock()
         was_up, device.up = device.up, False
         self._dispatch.died(device)
-        self._roster.died(device, was_up=was_up)
+        self._loading.died(device, was_up=was_up)
         self._dispatch.pump()
 
-    def _gave_up(self, weights: Weights) -> None:
-        pause = max(1.0, self.settings.retry_seconds)
-        message = f"The model could not be loaded again; the server's log says why. Ask again in {pause:.0f} s."
-        self._dispatch.fail_all(lambda: ModelColdError(message, retry_after=pause), weights=weights)
+    def _gave_up(self, weights: Weights, *, lasting: bool) -> None:
+        """Answer those who wait for weights that were there, and do not come back."""
+        said, pause = "The model could not be loaded again; the server's log says why.", self.settings.retry_seconds
+        cold = partial(ModelColdError, f"{said} Ask again in {max(1.0, pause):.0f} s.", retry_after=max(1.0, pause))
+        error: Callable[[], ServingError] = cold
+        if lasting:
+            error = partial(ModelUnavailableError, f"{said} Tell its operator.")
+        self._dispatch.fail_all(error, weights=weights)
 
 
 def _stopping() -> StoppingError:

@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from unmask.engine.contract import Embedded, Load, Priority, Served
+from unmask.engine.contract import PATIENCE, Embedded, Load, Priority, Served, check_total
 from unmask.errors import InputError, StoppingError, UnknownModelError
 from unmask.text import SEPARATOR, Text, TokenizedText
 
@@ -61,7 +61,9 @@ class FakeEngine:
             restarts=0,
         )
 
-    async def tokenize(self, model: str, texts: Sequence[Text], *, truncate: bool = True) -> list[TokenizedText]:
+    async def tokenize(
+        self, model: str, texts: Sequence[Text], *, truncate: bool = True, wait: float = PATIENCE
+    ) -> list[TokenizedText]:
         """Return the bytes of each text.
 
         Raises:
@@ -94,12 +96,14 @@ class FakeEngine:
         priority: Priority = "realtime",
         truncate: bool = True,
         wait: float = 0.0,
+        most_tokens: int | None = None,
     ) -> Embedded:
         """Return vectors made from the texts' bytes and the model's name.
 
         Raises:
             UnknownModelError: it is not served.
             StoppingError: the engine shuts down.
+            TooManyTokensError: the texts have more tokens than ``most_tokens``.
             InputError: as :meth:`tokenize`.
         """
         self._check(model)
@@ -107,6 +111,7 @@ class FakeEngine:
             raise StoppingError("The engine shuts down and takes nothing more. Ask another server.")
         tokenized = [self._tokenize(text, index, truncate) for index, text in enumerate(texts)]
         tokens = tuple(len(text.ids) for text in tokenized)
+        check_total(sum(tokens), most_tokens)
         self._batches += 1
         self._tokens += sum(tokens)
         salt = model.encode()

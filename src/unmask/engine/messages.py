@@ -24,7 +24,7 @@ HEADER: Final = struct.Struct("<Q")
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """Send the tokenizer of a model."""
+    """Send the tokenizer of a model, and what else is known of its texts."""
 
     model: ModelSettings
 
@@ -75,10 +75,10 @@ class Up:
 
 @dataclass(frozen=True, slots=True)
 class WasRead:
-    """The tokenizer of a model, to be unpacked away from the event loop; see :mod:`unmask.engine.tokens`."""
+    """What is known of a model's texts, to be unpacked away from the event loop; see :mod:`unmask.engine.tokens`."""
 
     name: str
-    tokenizer: bytes
+    reading: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +102,17 @@ class WasLoaded:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """An order to read or load could not be carried out."""
+    """An order to read or load could not be carried out.
+
+    Attributes:
+        order: which.
+        error: why, for the log.
+        lasting: whether trying again alone will not help.
+    """
 
     order: Read | Load
     error: str
+    lasting: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,8 +66,8 @@ class WorkerProcess:
         self._task = asyncio.create_task(self._live(), name=f"worker on {self.device}")
 
     def send(self, order: Order) -> None:
-        """Give an order; without effect while no process runs."""
-        if self._process is not None and self._process.stdin is not None:
+        """Give an order; without effect while no process runs, and once it is closed."""
+        if self._process is not None and self._process.stdin is not None and not self._closing.is_set():
             self._process.stdin.write(frame(order))
 
     def kill(self) -> None:

@@ -1,23 +1,37 @@
-"""Tokenizers on their way from a worker to the server, and token arrays → the texts they stand for."""
+"""What is known of a model's texts, on its way from a worker to the server; token arrays → the texts they stand for."""
 
 from __future__ import annotations
 
 import pickle
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from unmask.errors import InputError
 from unmask.text import TextTokenizer
 
 
-def packed(tokenizer: TextTokenizer) -> bytes:
-    """Return a tokenizer as bytes."""
-    return pickle.dumps(tokenizer)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reading:
+    """What is known of a model's texts without its weights.
+
+    Attributes:
+        tokenizer: as its encoder has it.
+        query_instruction: what queries have by default; None where its checkpoint does not say.
+    """
+
+    tokenizer: TextTokenizer
+    query_instruction: str | None = None
 
 
-def unpacked(data: bytes) -> TextTokenizer:
-    """Return the tokenizer that :func:`packed` made ``data`` from."""
-    tokenizer: TextTokenizer = pickle.loads(data)  # noqa: S301 - from this package's own process, over a private pipe
-    return tokenizer
+def packed(reading: Reading) -> bytes:
+    """Return it as bytes."""
+    return pickle.dumps(reading)
+
+
+def unpacked(data: bytes) -> Reading:
+    """Return what :func:`packed` made ``data`` from."""
+    reading: Reading = pickle.loads(data)  # noqa: S301 - from this package's own process, over a private pipe
+    return reading
 
 
 def texts_of(tokenizer: TextTokenizer, arrays: Sequence[Sequence[int]]) -> list[str]:

@@ -38,10 +38,14 @@ from unmask.engine.messages import (
     parse,
 )
 from unmask.engine.settings import ModelSettings, Weights
+from unmask.errors import BackboneError, CheckpointError, DownloadError, InputError
 
 #: Exit statuses of a worker that ends by itself.
 CLOSED: Final = 0
 BROKEN: Final = 3
+#: What is wrong until somebody mends it: a checkpoint, a setting. Memory, the network or a disk may come back.
+_LASTING: Final = (CheckpointError, BackboneError, InputError, FileNotFoundError, NotADirectoryError, PermissionError)
+_PASSING: Final = (DownloadError,)
 
 
 class Loaded(Protocol):
@@ -68,7 +72,7 @@ class Models(Protocol):
     """What can be read and loaded."""
 
     def read(self, model: ModelSettings) -> bytes:
-        """Return a model's tokenizer, packed."""
+        """Return what is known of a model's texts, packed."""
 
     def load(self, weights: Weights) -> Loaded:
         """Load weights."""
@@ -131,7 +135,8 @@ class Worker:
                 self._to_send.put(self._carried_out(order))
             # Loading calls into libraries that raise what they like; the server says what it was.
             except Exception as error:  # noqa: BLE001
-                self._to_send.put(Refused(order, described(error)))
+                lasting = isinstance(error, _LASTING) and not isinstance(error, _PASSING)
+                self._to_send.put(Refused(order, described(error), lasting))
 
     def _carried_out(self, order: Read | Load) -> Answer:
         if isinstance(order, Read):

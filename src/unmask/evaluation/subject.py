@@ -15,9 +15,9 @@ import torch
 from unmask.encoder import Encoder
 from unmask.evaluation.outcome import Measured
 from unmask.evaluation.tasks import Matrix
+from unmask.form import Form
 from unmask.hardware import hardware
 from unmask.identity import identity
-from unmask.pooling import Form
 from unmask.progress import Progress
 from unmask.text import Text
 
@@ -114,7 +114,7 @@ class OwnEncoder:
         """Return the vectors of ``texts``, ``[n, D]``; normalised if the checkpoint says so."""
         form = Form(normalize=bool(self.cut.settings.normalize))
         windows = self.cut.pipeline.vectors(iter(texts), bar, truncate=True)
-        return np.concatenate([np.asarray(form.apply(window), dtype=np.float32) for window in windows])
+        return np.concatenate([np.asarray(form.apply(window.numpy()), dtype=np.float32) for window in windows])
 
 
 def describe(subject: Subject, *, tokens_per_second: float | None) -> Measured:

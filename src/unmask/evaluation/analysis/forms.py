@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from unmask.encoder import Encoder
@@ -17,7 +16,7 @@ from unmask.errors import InputError
 from unmask.evaluation.analysis.sample import SEED, Matrix, average, kept_neighbours, unit, vectors_of
 from unmask.evaluation.bootstrap import intervals
 from unmask.evaluation.outcome import Metric, Samples
-from unmask.pooling import Form, Output
+from unmask.form import Form, Output
 
 DIMENSIONS: Final = (32, 64, 128, 256, 512, 768, 1024, 2048)
 OUTPUTS: Final[tuple[Output, ...]] = ("float32", "int8", "binary")
@@ -172,7 +171,7 @@ def in_form(vectors_ND: Matrix, dimensions: int, output: Output) -> tuple[NDArra
 
     A bit counts as 1 or -1: the cosine of such vectors is ``1 - 2 h / D`` for a Hamming distance of h.
     """
-    made = Form(dimensions=dimensions, output=output).apply(torch.from_numpy(vectors_ND))
+    made = Form(dimensions=dimensions, output=output).apply(vectors_ND)
     width = made.shape[1] * made.itemsize
     if output == "binary":
         bits = np.unpackbits(made.astype(np.uint8), axis=1, count=dimensions)

@@ -18,12 +18,12 @@ from unmask.gateway.api.errors import MediaTypeError, refusal_of
 from unmask.gateway.api.file_store import FileStore
 from unmask.gateway.api.files import Files
 from unmask.gateway.api.http import Answer, Call, Operation, Routes, Send, answer_json
-from unmask.gateway.api.limits import Allowance, ClientGoneError, Receive, read_body
-from unmask.gateway.api.logs import describe, request_id
+from unmask.gateway.api.limits import Allowance, Body, ClientGoneError, Receive
+from unmask.gateway.api.logs import describe, request_id, request_record
 from unmask.gateway.api.models import Models
 from unmask.gateway.api.openapi import openapi
 from unmask.gateway.api.replying import drain, send_answer
-from unmask.gateway.api.rerank import CosineScorer, Reranking
+from unmask.gateway.api.rerank import CosineScorer, CrossEncoderScorer, Reranking
 from unmask.gateway.api.settings import Settings
 from unmask.gateway.api.storing import own_folder
 from unmask.gateway.api.texts import Texts
@@ -44,36 +44,41 @@ class Application:
 
     Args:
         settings: of the server.
-        engine: what computes; started and stopped with the application.
+        engine: what embeds; started and stopped with the application.
+        rerankers: what scores pairs, likewise; None where no cross-encoder is served.
 
     Raises:
         InputError: the settings cannot be used, or another server owns the data folder.
     """
 
-    def __init__(self, settings: Settings, engine: EmbeddingEngine) -> None:
+    def __init__(self, settings: Settings, engine: EmbeddingEngine, rerankers: EmbeddingEngine | None = None) -> None:
         settings.check()
         self._settings = settings
-        self._engine = engine
+        self._engines = {"embeddings": engine} | ({"rerankers": rerankers} if rerankers else {})
         self._keys = settings.keys()
         self._allowances: dict[str, Allowance] = {}
         self._preloaded = settings.preloaded()
         self._ready = False
         data = settings.data or home() / "serve"
         self._owned = own_folder(data)
-        self._embeddings = Embeddings(engine, settings.instructions())
+        self._pairs = Embeddings(rerankers, {}) if rerankers else None
+        self._embeddings = Embeddings(engine, settings.instructions(), rerankers=frozenset(settings.rerankers))
         self._batches = BatchStore(data / "batches", FileStore(data / "files"))
         self._runner = BatchRunner(self._batches, self._embeddings)
         self._tracing = Tracing(settings.otel_endpoint) if settings.otel_endpoint else None
-        self._metrics = metrics.Metrics(engine, self._runner.running)
+        self._metrics = metrics.Metrics(self._engines, self._runner.running)
         self.operations = self._operations()
         self._routes = Routes([*self.operations, *self._own_operations()])
         self._json_limits = settings.body_limits(upload=False)
 
     def _operations(self) -> Sequence[Operation]:
-        reranking = Reranking(CosineScorer(self._embeddings), {})
+        scorer = CrossEncoderScorer(self._pairs) if self._pairs else None
+        reranking = Reranking(
+            CosineScorer(self._embeddings), dict.fromkeys(self._settings.rerankers, scorer) if scorer else {}
+        )
         return (
             *Texts(self._embeddings, reranking, longest_wait=self._settings.wait_seconds).operations(),
-            *Models(self._embeddings).operations(),
+            *Models(self._embeddings, self._pairs).operations(),
             *Files(self._batches, self._settings.body_limits(upload=True)).operations(),
             *Batches(self._runner).operations(),
         )
@@ -111,7 +116,7 @@ class Application:
         ]
 
     def _answer_ready(self) -> Answer:
-        states = {model.name: model.state for model in self._engine.served()}
+        states = {model.name: model.state for engine in self._engines.values() for model in engine.served()}
         # A model that was loaded and had to make room since is cold, and the server is as ready as before.
         self._ready = self._ready or all(states.get(name) == "ready" for name in self._preloaded)
         return answer_json(
@@ -168,10 +173,13 @@ class Application:
         call.allowance.take("requests")
         if operation.upload:
             return await operation.handler(call)
+        body = None
         if operation.request is not None:
             _check_type(call)
-            call.body = await read_body(call.receive, call.header(b"content-length"), self._json_limits)
-        with Watch(call.receive, self._settings.request_seconds):
+            body = Body(call.receive, call.header(b"content-length"), self._json_limits)
+        with Watch(call.receive, self._settings.request_seconds, body):
+            if body is not None:
+                call.body = await body.read()
             return await operation.handler(call)
 
     def _allowance(self, caller: str) -> Allowance:
@@ -185,7 +193,7 @@ class Application:
     def _observe(self, call: Call) -> None:
         path = call.operation.path if call.operation else "unknown"
         self._metrics.observe(path, call.status, call.seconds, model=call.model, tokens=call.tokens)
-        if self._settings.log_requests:
+        if self._settings.log_requests and _log.isEnabledFor(logging.INFO):
             fields = {
                 "request_id": call.request_id,
                 "method": call.scope["method"],
@@ -196,12 +204,13 @@ class Application:
                 "model": call.model,
                 "tokens": call.tokens,
             }
-            _log.info("request", extra={"fields": fields})
+            _log.handle(request_record(fields))
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
         try:
-            await self._engine.start()
+            for engine in self._engines.values():
+                await engine.start()
             self._runner.start()
         except Exception as error:
             await send({"type": "lifespan.startup.failed", "message": str(error)})
@@ -209,7 +218,8 @@ class Application:
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await self._runner.stop()
-        await self._engine.stop(self._settings.shutdown_seconds * (1 - ANSWERS))
+        grace = self._settings.shutdown_seconds * (1 - ANSWERS)
+        await asyncio.gather(*(engine.stop(grace) for engine in self._engines.values()))
         if self._tracing:
             self._tracing.stop()
         self._owned.close()

@@ -7,6 +7,7 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, Field, StringConstraints
 
 from unmask.gateway.api.schemas import StrictRequest
+from unmask.gateway.api.storing import Thing
 
 Status = Literal["validating", "failed", "in_progress", "finalizing", "completed", "expired", "cancelling", "cancelled"]
 #: What a batch ends as.
@@ -16,13 +17,11 @@ _Key = Annotated[str, StringConstraints(max_length=64)]
 _Value = Annotated[str, StringConstraints(max_length=512)]
 
 
-class FileObject(BaseModel):
+class FileObject(Thing):
     """A file."""
 
-    id: str
     object: Literal["file"] = "file"
     bytes: int
-    created_at: int
     filename: str
     purpose: Literal["batch", "batch_output"]
     status: Literal["processed"] = "processed"
@@ -79,16 +78,14 @@ class BatchCounts(BaseModel):
     failed: int = 0
 
 
-class BatchObject(BaseModel):
+class BatchObject(Thing):
     """A batch."""
 
-    id: str
     object: Literal["batch"] = "batch"
     endpoint: str
     input_file_id: str
     completion_window: str
     status: Status
-    created_at: int
     expires_at: int
     in_progress_at: int | None = None
     finalizing_at: int | None = None

@@ -16,12 +16,10 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 import orjson
-from pydantic import BaseModel
 
 from unmask.gateway.api.batch_schemas import ENDED, BatchError, BatchErrors, BatchObject, BatchRequest, Status
-from unmask.gateway.api.errors import NotFoundError
 from unmask.gateway.api.file_store import FileStore, synced_append
-from unmask.gateway.api.storing import whole_file
+from unmask.gateway.api.storing import Owned, Shelf, whole_file
 
 #: Seconds of the one completion window there is, 24h.
 WINDOW_SECONDS: Final = 86_400
@@ -29,13 +27,7 @@ WINDOW_SECONDS: Final = 86_400
 _RESERVE: Final = bytes(65_536)
 #: Errors of a failed batch that are listed.
 _LISTED: Final = 100
-
-
-class _Kept(BaseModel):
-    """What a batch's JSON holds."""
-
-    owner: str
-    batch: BatchObject
+_MISSING: Final = "There is no batch {id}. They are listed by GET /v1/batches."
 
 
 class BatchStore:
@@ -48,12 +40,10 @@ class BatchStore:
     """
 
     def __init__(self, folder: Path, files: FileStore, clock: Callable[[], float] = time.time) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        self._batches = Shelf(folder, Owned[BatchObject], _MISSING)
         self.files = files
         self._folder = folder
         self._clock = clock
-        kept = [_Kept.model_validate_json(path.read_bytes()) for path in folder.glob("*.json")]
-        self._kept = {each.batch.id: each for each in kept}
         files.sweep([name for batch in self.unfinished() for name in file_ids(batch.id)])
 
     def add(self, request: BatchRequest, owner: str) -> BatchObject:
@@ -77,7 +67,7 @@ class BatchStore:
         )
         with whole_file(self._reserve(batch.id)) as file:
             file.write(_RESERVE)
-        self._write(_Kept(owner=owner, batch=batch))
+        self._batches.put(owner, batch)
         return batch
 
     def get(self, batch_id: str, owner: str) -> BatchObject:
@@ -86,24 +76,23 @@ class BatchStore:
         Raises:
             NotFoundError: the owner has none of this name.
         """
-        kept = self._kept.get(batch_id)
-        if kept is None or kept.owner != owner:
-            raise NotFoundError(f"There is no batch {batch_id[:64]!r}. They are listed by GET /v1/batches.", param="id")
-        return kept.batch
+        return self._batches.get(batch_id, owner)
 
     def of(self, owner: str) -> list[BatchObject]:
         """Return an owner's batches, the oldest first."""
-        found = [kept.batch for kept in list(self._kept.values()) if kept.owner == owner]
-        return sorted(found, key=lambda batch: (batch.created_at, batch.id))
+        return self._batches.of(owner)
 
     def owner(self, batch_id: str) -> str:
         """Return whose a batch is."""
-        return self._kept[batch_id].owner
+        return self._batches[batch_id].owner
+
+    def current(self, batch_id: str) -> BatchObject:
+        """Return a batch as it is now, whoever's it is."""
+        return self._batches[batch_id].thing
 
     def unfinished(self) -> list[BatchObject]:
         """Return the batches that have not ended, the oldest first."""
-        found = [kept.batch for kept in list(self._kept.values()) if kept.batch.status not in ENDED]
-        return sorted(found, key=lambda batch: (batch.created_at, batch.id))
+        return [kept.thing for kept in self._batches.all() if kept.thing.status not in ENDED]
 
     def move(self, batch_id: str, status: Status, **changes: Any) -> None:
         """Bring a batch to a status, on the disk first.
@@ -116,9 +105,8 @@ class BatchStore:
         Raises:
             OSError: it cannot be written; the batch is as it was.
         """
-        kept = self._kept[batch_id]
         changes |= {"status": status, f"{status}_at": int(self._clock())}
-        self._write(_Kept(owner=kept.owner, batch=kept.batch.model_copy(update=changes)))
+        self._batches.put(self.owner(batch_id), self.current(batch_id).model_copy(update=changes))
 
     def finish(self, batch_id: str, status: Status, errors: Iterable[BatchError] = ()) -> None:
         """End a batch: what was answered becomes its files.
@@ -138,7 +126,7 @@ class BatchStore:
     def note(self, batch_id: str, status: Status, errors: list[BatchError]) -> None:
         """Bring a batch to a status in memory alone: the disk takes nothing more."""
         changes = {"status": status, "errors": BatchErrors(data=errors)}
-        self._kept[batch_id].batch = self._kept[batch_id].batch.model_copy(update=changes)
+        self._batches[batch_id].thing = self.current(batch_id).model_copy(update=changes)
 
     def _publish(self, batch_id: str, file_id: str, kind: str) -> str | None:
         data = self.files.data(file_id)
@@ -148,17 +136,8 @@ class BatchStore:
         name = f"{batch_id}_{kind}.jsonl"
         return self.files.publish(file_id, filename=name, owner=self.owner(batch_id), purpose="batch_output").id
 
-    def current(self, batch_id: str) -> BatchObject:
-        """Return a batch as it is now, whoever's it is."""
-        return self._kept[batch_id].batch
-
     def _reserve(self, batch_id: str) -> Path:
         return self._folder / f"{batch_id}.reserve"
-
-    def _write(self, kept: _Kept) -> None:
-        with whole_file(self._folder / f"{kept.batch.id}.json") as file:
-            file.write(kept.model_dump_json().encode())
-        self._kept[kept.batch.id] = kept
 
 
 def file_ids(batch_id: str) -> tuple[str, str]:

@@ -12,6 +12,8 @@ from unmask.gateway.api.errors import RequestError, refusal_of
 
 #: Bytes of a request's first line and headers.
 _LONGEST_HEAD: Final = 65_536
+#: What is sent ahead of a response's head.
+_CONTINUE: Final = b"HTTP/1.1 100 "
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +31,47 @@ class ConnectionLimits:
     waiting: dict[Connection, None] = field(default_factory=dict)
 
 
+class JoiningTransport:
+    """A transport that sends a response's head with what follows it: one call of the system and one packet less.
+
+    It has what uvicorn's protocol asks of a transport.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._head: bytes | None = None
+        self._at_head = True
+        self.get_extra_info = transport.get_extra_info
+        self.is_closing = transport.is_closing
+        self.pause_reading = transport.pause_reading
+        self.resume_reading = transport.resume_reading
+
+    def write(self, data: bytes) -> None:
+        """Send something; a head waits for what is written next."""
+        if self._at_head and not data.startswith(_CONTINUE):
+            self._head, self._at_head = data, False
+        elif self._head is not None:
+            head, self._head = self._head, None
+            self._transport.writelines((head, data))
+        else:
+            self._transport.write(data)
+
+    def end(self) -> None:
+        """End a response: what is written next is a head."""
+        head, self._head, self._at_head = self._head, None, True
+        if head is not None and not self._transport.is_closing():
+            self._transport.write(head)
+
+    def close(self) -> None:
+        """Close when all is sent."""
+        self.end()
+        self._transport.close()
+
+
 class Connection(HttpToolsProtocol):
     """A connection of uvicorn's with limits until its request's head is there."""
+
+    transport: JoiningTransport  # type: ignore[assignment]
 
     def __init__(self, *arguments: Any, limits: ConnectionLimits, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -41,7 +82,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a head, and close who waits longest if too many do."""
-        super().connection_made(transport)
+        super().connection_made(JoiningTransport(transport))  # type: ignore[arg-type]
         self._arm()
         self._wait()
 
@@ -52,11 +93,12 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes, fewer than a head may have until it is whole."""
-        if self._timer is None and (self.cycle is None or self.cycle.response_complete):
-            self._arm()
         if self._in_head:
             self._head_size += len(data)
         super().data_received(data)
+        # Most heads come whole, and need no timer.
+        if self._timer is None and (self.cycle is None or self.cycle.response_complete):
+            self._arm()
         if self._in_head and self._head_size > _LONGEST_HEAD and not self.transport.is_closing():
             self.send_400_response(f"The head of the request is longer than {_LONGEST_HEAD:,} bytes.")
 
@@ -74,6 +116,7 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Wait for the next request."""
+        self.transport.end()
         super().on_response_complete()
         if not self.transport.is_closing() and not self.pipeline:
             self._wait()

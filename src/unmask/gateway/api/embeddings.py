@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import orjson
 
-from unmask.engine.contract import Embedded, EmbeddingEngine, Served
+from unmask.engine.contract import Embedded, EmbeddingEngine, Served, check_total
 from unmask.errors import InputError
-from unmask.gateway.api.errors import TooManyTokensError
+from unmask.gateway.api.errors import RequestError
 from unmask.gateway.api.forms import Wanted
 from unmask.gateway.api.http import Terms
 from unmask.gateway.api.instructions import Instructions
 from unmask.gateway.api.schemas import MAX_TOKENS, EmbeddingRequest
 from unmask.text import Text
 
-#: More tokens than a template puts around a text.
-_AROUND: Final = 64
-#: Most bytes of a character in UTF-8.
-_BYTES_A_CHARACTER: Final = 4
 #: Characters of a text that are about one token, to take from a rate limit before the text is tokenised.
 _CHARACTERS_A_TOKEN: Final = 4
 
@@ -45,36 +41,79 @@ class Embeddings:
 
     Args:
         engine: what computes.
-        instructions: of the models, by name.
+        instructions: of the models, by name, as the operator says.
+        rerankers: names of models that are served, too, and do not embed.
     """
 
-    def __init__(self, engine: EmbeddingEngine, instructions: Mapping[str, Instructions]) -> None:
+    def __init__(
+        self,
+        engine: EmbeddingEngine,
+        instructions: Mapping[str, Instructions],
+        *,
+        rerankers: Collection[str] = (),
+    ) -> None:
         self.engine = engine
+        self._rerankers = rerankers
         self._instructions = instructions
         self._none = Instructions(None, ())
+        self._completed: dict[str, Instructions] = {}
 
     def instructions(self, model: str) -> Instructions:
-        """Return the instructions of a model; those of every model if it is not known."""
-        return self._instructions.get(model, self._none)
+        """Return the instructions of a model as far as they are known; those of every model if it is not served."""
+        found = self._completed.get(model)
+        if found is not None:
+            return found
+        told = self._instructions.get(model, self._none)
+        served = self.served(model)
+        if served is None or served.max_length is None:
+            return told
+        found = self._completed[model] = told.with_own(served.query_instruction)
+        return found
+
+    async def all_instructions(self, model: str, terms: Terms) -> Instructions:
+        """Return the instructions of a model, its own one included, which comes with its tokenizer.
+
+        Raises:
+            ServingError: as :meth:`unmask.engine.contract.EmbeddingEngine.tokenize`.
+        """
+        if model not in self._completed and self.served(model) is not None:
+            await self.engine.tokenize(model, (), wait=terms.wait)
+        return self.instructions(model)
 
     def served(self, model: str) -> Served | None:
         """Return a model by its name, None if it is not served."""
         return next((each for each in self.engine.served() if each.name == model), None)
 
+    def check(self, model: str) -> None:
+        """Refuse a model that only orders documents.
+
+        Raises:
+            RequestError: it does.
+        """
+        if model in self._rerankers:
+            raise RequestError(
+                f"Model {model!r} is a reranker: it gives no vectors. Send it to /v1/rerank, or choose another of "
+                "/v1/models.",
+                param="model",
+                code="model_not_supported",
+            )
+
     async def answer(self, request: EmbeddingRequest, terms: Terms) -> Reply:
         """Answer a request.
 
         Raises:
+            RequestError: as :meth:`check`.
             TooManyTokensError: more tokens than a request may have.
-            InputError: an input cannot be embedded; names its index.
+            InputError: another reason why an input cannot be embedded; names its index.
             RateLimitError: the caller's tokens are used up.
             ServingError: as :meth:`unmask.engine.contract.EmbeddingEngine.embed`.
         """
+        self.check(request.model)
         wanted = _wanted(request)
         if wanted.dimensions is not None and (served := self.served(request.model)):
             wanted.check(served.dimension)
         strings = await self._strings(request)
-        texts = self._texts(request, strings)
+        texts = _texts(request, strings, await self.all_instructions(request.model, terms))
         embedded = await self.embed(request.model, texts, terms, truncate=request.truncate is not False)
         rows = await wanted.rows(embedded.vectors)
         tokens = sum(embedded.tokens)
@@ -88,7 +127,6 @@ class Embeddings:
 
     async def embed(self, model: str, texts: Sequence[Text], terms: Terms, *, truncate: bool) -> Embedded:
         """Return vectors of texts, on the caller's account; raises as :meth:`answer`."""
-        await self._check_total(model, texts, truncate=truncate)
         sizes = (len(text.content) + len(text.instruction) for text in texts)
         estimate = sum(size // _CHARACTERS_A_TOKEN + 1 for size in sizes)
         if terms.allowance:
@@ -96,14 +134,18 @@ class Embeddings:
         used = 0
         try:
             embedded = await self.engine.embed(
-                model, texts, caller=terms.caller, priority=terms.priority, truncate=truncate, wait=terms.wait
+                model,
+                texts,
+                caller=terms.caller,
+                priority=terms.priority,
+                truncate=truncate,
+                wait=terms.wait,
+                most_tokens=MAX_TOKENS,
             )
             used = sum(embedded.tokens)
         finally:
             if terms.allowance:
                 terms.allowance.settle("tokens", estimate, used)
-        # What the bound in _check_total lets through is caught here: some tokenizers write characters out.
-        _refuse_over(used)
         return embedded
 
     async def _strings(self, request: EmbeddingRequest) -> Sequence[str]:
@@ -114,43 +156,25 @@ class Embeddings:
         if isinstance(given[0], str):
             return given
         arrays: Sequence[Sequence[int]] = [given] if isinstance(given[0], int) else given
-        _refuse_over(sum(map(len, arrays)))
+        # What would be cut off was sent, and counts.
+        check_total(sum(map(len, arrays)), MAX_TOKENS)
         strings = await self.engine.detokenize(request.model, arrays)
         for index, string in enumerate(strings):
             if not string.strip():
                 raise InputError(f"Input {index} stands for no text: its tokens are blank or special ones. Remove it.")
         return strings
 
-    def _texts(self, request: EmbeddingRequest, strings: Sequence[str]) -> list[Text]:
-        """Return strings with their instructions: the request's own, or the one that a string begins with."""
-        if request.instruction is not None:
-            return [Text(request.instruction, string) for string in strings]
-        if request.input_type == "document":
-            return [Text("", string) for string in strings]
-        known = self.instructions(request.model)
-        texts = [known.split(string) for string in strings]
-        if request.input_type == "query" and known.query:
-            return [text if text.instruction else Text(known.query, text.content) for text in texts]
-        return texts
 
-    async def _check_total(self, model: str, texts: Sequence[Text], *, truncate: bool) -> None:
-        """Refuse more tokens than a request may have; tokenises only texts that may have as many.
-
-        A token stands for a byte of text or more, and a text is cut to the model's longest.
-        """
-        size = sum(_BYTES_A_CHARACTER * (len(text.content) + len(text.instruction)) + _AROUND for text in texts)
-        if size <= MAX_TOKENS:
-            return
-        served = self.served(model)
-        if not (truncate and served and served.max_length and len(texts) * served.max_length <= MAX_TOKENS):
-            _refuse_over(sum(len(text.ids) for text in await self.engine.tokenize(model, texts, truncate=truncate)))
-
-
-def _refuse_over(tokens: int) -> None:
-    if tokens > MAX_TOKENS:
-        raise TooManyTokensError(
-            f"Invalid 'input': {tokens:,} tokens in all; at most {MAX_TOKENS:,} are allowed. Send fewer inputs."
-        )
+def _texts(request: EmbeddingRequest, strings: Sequence[str], known: Instructions) -> list[Text]:
+    """Return strings with their instructions: the request's own, or the one that a string begins with."""
+    if request.instruction is not None:
+        return [Text(request.instruction, string) for string in strings]
+    if request.input_type == "document":
+        return [Text("", string) for string in strings]
+    texts = [known.split(string) for string in strings]
+    if request.input_type == "query" and known.query:
+        return [text if text.instruction else Text(known.query, text.content) for text in texts]
+    return texts
 
 
 def _wanted(request: EmbeddingRequest) -> Wanted:

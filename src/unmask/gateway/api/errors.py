@@ -3,7 +3,6 @@
     UnmaskError
     └── GatewayError                what only a server can run into
         ├── RequestError            the body, a header or a parameter of the query is not as the API wants it
-        │   ├── TooManyTokensError  more tokens than a request may have
         │   ├── BodyTooLargeError   more bytes than a body may have
         │   └── MediaTypeError      the body is of another type
         ├── SlowBodyError           the body does not arrive
@@ -32,9 +31,11 @@ from unmask.errors import (
     EncodingFailedError,
     InputError,
     ModelColdError,
+    ModelUnavailableError,
     QueueFullError,
     ServingError,
     StoppingError,
+    TooManyTokensError,
     UnknownModelError,
     UnmaskError,
 )
@@ -60,10 +61,6 @@ class GatewayError(UnmaskError):
 
 class RequestError(GatewayError):
     """A request is not as the API wants it."""
-
-
-class TooManyTokensError(RequestError):
-    """A request has more tokens than one may have."""
 
 
 class BodyTooLargeError(RequestError):
@@ -141,8 +138,8 @@ _SERVER: Final = "server_error"
 #: The one table: the row of an exception is that of the nearest of its classes.
 RULES: Final[dict[type[BaseException], Rule]] = {
     InputError: Rule(status=400, type=_INVALID, param="input"),
-    RequestError: Rule(status=400, type=_INVALID),
     TooManyTokensError: Rule(status=400, type="max_tokens_per_request", code="max_tokens_per_request", param="input"),
+    RequestError: Rule(status=400, type=_INVALID),
     AuthenticationError: Rule(status=401, type=_INVALID, code="invalid_api_key"),
     NotFoundError: Rule(status=404, type=_INVALID, code="not_found"),
     UnknownModelError: Rule(status=404, type=_INVALID, code="model_not_found", param="model"),
@@ -155,6 +152,7 @@ RULES: Final[dict[type[BaseException], Rule]] = {
     QueueFullError: Rule(status=429, type="engine_overloaded", code="rate_limit_exceeded"),
     EncodingFailedError: Rule(status=500, type=_SERVER, code="encoding_failed", retry=False),
     ModelColdError: Rule(status=503, type=_SERVER, code="model_cold"),
+    ModelUnavailableError: Rule(status=503, type=_SERVER, code="model_unavailable", param="model", retry=False),
     StoppingError: Rule(status=503, type=_SERVER, code="stopping", close=True),
     ServingError: Rule(status=503, type=_SERVER, code="unavailable"),
     CheckpointError: Rule(

@@ -11,20 +11,12 @@ import time
 import uuid
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import IO, Literal
-
-from pydantic import BaseModel
+from typing import IO, Final, Literal
 
 from unmask.gateway.api.batch_schemas import FileObject
-from unmask.gateway.api.errors import NotFoundError
-from unmask.gateway.api.storing import sync_folder, whole_file
+from unmask.gateway.api.storing import Owned, Shelf, sync_folder, whole_file
 
-
-class _Kept(BaseModel):
-    """What a file's JSON holds."""
-
-    owner: str
-    file: FileObject
+_MISSING: Final = "There is no file {id}. Files are listed by GET /v1/files."
 
 
 class FileStore:
@@ -36,16 +28,14 @@ class FileStore:
     """
 
     def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        self._files = Shelf(folder, Owned[FileObject], _MISSING)
         self._folder = folder
         self._clock = clock
-        kept = [_Kept.model_validate_json(path.read_bytes()) for path in folder.glob("*.json")]
-        self._kept = {each.file.id: each for each in kept}
 
     def sweep(self, written: Collection[str]) -> None:
         """Delete bytes that are no file's, but for those that are still ``written``."""
         for path in self._folder.glob("*.data"):
-            if path.stem not in self._kept and path.stem not in written:
+            if path.stem not in self._files and path.stem not in written:
                 path.unlink()
 
     def data(self, file_id: str) -> Path:
@@ -78,10 +68,7 @@ class FileStore:
         """
         size = self.data(file_id).stat().st_size
         file = FileObject(id=file_id, bytes=size, created_at=int(self._clock()), filename=filename, purpose=purpose)
-        kept = _Kept(owner=owner, file=file)
-        with whole_file(self._folder / f"{file_id}.json") as target:
-            target.write(kept.model_dump_json().encode())
-        self._kept[file_id] = kept
+        self._files.put(owner, file)
         return file
 
     def get(self, file_id: str, owner: str) -> FileObject:
@@ -90,15 +77,11 @@ class FileStore:
         Raises:
             NotFoundError: the owner has none of this name.
         """
-        kept = self._kept.get(file_id)
-        if kept is None or kept.owner != owner:
-            raise NotFoundError(f"There is no file {file_id[:64]!r}. Files are listed by GET /v1/files.", param="id")
-        return kept.file
+        return self._files.get(file_id, owner)
 
     def of(self, owner: str) -> list[FileObject]:
         """Return an owner's files, the oldest first."""
-        found = [kept.file for kept in list(self._kept.values()) if kept.owner == owner]
-        return sorted(found, key=lambda file: (file.created_at, file.id))
+        return self._files.of(owner)
 
     def delete(self, file_id: str, owner: str) -> None:
         """Delete a file; whoever is reading it reads on.
@@ -107,9 +90,8 @@ class FileStore:
             NotFoundError: the owner has none of this name.
         """
         self.get(file_id, owner)
-        del self._kept[file_id]
         # The JSON first: bytes without it are swept away, JSON without bytes would be a broken file.
-        (self._folder / f"{file_id}.json").unlink()
+        self._files.drop(file_id)
         self.data(file_id).unlink(missing_ok=True)
         sync_folder(self._folder)
 

@@ -1,6 +1,5 @@
 """Vectors → the rows of a response, in the form that a caller wants.
 
-The formulas are those of :class:`unmask.pooling.Form`, here without torch, which the server's process never loads.
 Shapes: N texts, D dimensions.
 """
 
@@ -8,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,31 +15,12 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from unmask.errors import InputError
+from unmask.form import Form, Output
 
 #: Numbers that are written at once; more are written in a thread, for it takes long.
 _AT_ONCE: Final = 65_536
-#: Vectors shorter than this count as zero (torch.nn.functional.normalize).
-_SHORTEST: Final = np.float32(1e-12)
-
-
-def normalized(vectors_ND: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return vectors of length 1; zero vectors stay zero."""
-    lengths_N1 = np.sqrt(np.einsum("nd,nd->n", vectors_ND, vectors_ND))[:, None]
-    return np.asarray(vectors_ND / np.maximum(lengths_N1, _SHORTEST), dtype=np.float32)
-
-
-def _as_int8(vectors_ND: NDArray[np.float32]) -> NDArray[np.int8]:
-    largest_N1 = np.abs(vectors_ND).max(axis=-1, keepdims=True, initial=0)
-    return np.rint(vectors_ND * (127 / np.where(largest_N1 > 0, largest_N1, 1))).astype(np.int8)
-
-
-#: The API's names of number formats → what makes them of float32.
-TYPES: Final[dict[str, Callable[[NDArray[np.float32]], NDArray[np.generic]]]] = {
-    "float": lambda vectors_ND: vectors_ND,
-    "int8": _as_int8,
-    "binary": lambda vectors_ND: np.packbits(vectors_ND > 0, axis=-1),
-}
+#: The API's names of number formats → the library's.
+TYPES: Final[dict[str, Output]] = {"float": "float32", "int8": "int8", "binary": "binary"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,14 +39,19 @@ class Wanted:
     type: str
     base64: bool
 
+    @property
+    def form(self) -> Form:
+        """The library's name for it."""
+        return Form(normalize=self.normalize, dimensions=self.dimensions, output=TYPES[self.type])
+
     def check(self, dimension: int | None) -> None:
         """Refuse what vectors of ``dimension`` components cannot have; None if it is not known.
 
         Raises:
             InputError: more dimensions than there are.
         """
-        if dimension is not None and self.dimensions is not None and self.dimensions > dimension:
-            raise InputError(f"dimensions is {self.dimensions}; this model's vectors have 1 to {dimension}.")
+        if dimension is not None:
+            self.form.check(dimension)
 
     async def rows(self, vectors_ND: NDArray[np.float32]) -> bytes:
         """Return the JSON array of a response's ``data``.
@@ -78,13 +63,8 @@ class Wanted:
         write = self._write
         return write(vectors_ND) if vectors_ND.size <= _AT_ONCE else await asyncio.to_thread(write, vectors_ND)
 
-    def form(self, vectors_ND: NDArray[np.float32]) -> NDArray[np.generic]:
-        """Return vectors in the numbers that are wanted, ``[N, dimensions]``; packed bits are ``[N, bytes]``."""
-        cut_ND = vectors_ND[:, : self.dimensions]
-        return TYPES[self.type](normalized(cut_ND) if self.normalize or self.dimensions is not None else cut_ND)
-
     def _write(self, vectors_ND: NDArray[np.float32]) -> bytes:
-        formed = self.form(vectors_ND)
+        formed = self.form.apply(vectors_ND)
         little = formed.astype(formed.dtype.newbyteorder("<"), copy=False)
         values: Iterable[Any] = (base64.b64encode(row.tobytes()).decode() for row in little) if self.base64 else formed
         # Row by row: a thread that writes them all in one call would keep the event loop from running meanwhile.

@@ -123,7 +123,7 @@ class Call:
         """
         wait, tier = self.header(b"prefer"), self.header(b"x-tier")
         found = _WAIT.search(wait.decode("latin-1").lower()) if wait else None
-        priority = _TIERS.get(tier.decode("latin-1").strip().lower()) if tier else _TIERS["realtime"]
+        priority = _TIERS["realtime"] if tier is None else _TIERS.get(tier.decode("latin-1").strip().lower())
         if priority is None:
             raise RequestError(f"The header X-Tier is unknown; expected one of {', '.join(_TIERS)}.")
         seconds = min(float(found[1]), longest_wait) if found else 0.0
@@ -149,6 +149,7 @@ class Operation:
         upload: whether its body is a form with a file.
         open: whether it needs no key.
         query: parameters behind the question mark: schemas by name.
+        terms: whether its headers say how long it may wait, and with which priority.
         statuses: of refusals that not every operation has.
     """
 
@@ -163,6 +164,7 @@ class Operation:
     upload: bool = False
     open: bool = False
     query: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    terms: bool = False
     statuses: Sequence[int] = ()
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from unmask.errors import InputError
+from unmask.files.lines import read_lines
 from unmask.gateway.api.errors import AuthenticationError
 
 _SCHEME: Final = b"bearer "
@@ -65,14 +66,10 @@ def read_keys(path: Path) -> list[str]:
     """Return the keys of a file: one a line; blank lines and lines that begin with # do not count.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: it cannot be read, or is not UTF-8; never shows a key.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8"
-        raise InputError(f"The file of API keys {path} cannot be read: {reason}. Check its path and rights.") from error
-    return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    lines = (line.strip() for _, line in read_lines(path))
+    return [line for line in lines if line and not line.startswith("#")]
 
 
 def check_keys(keys: Iterable[str]) -> None:

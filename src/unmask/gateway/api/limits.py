@@ -35,8 +35,21 @@ class BodyLimits:
     seconds: float
 
 
-class _Body:
-    """A body on its way."""
+class Body:
+    """A body on its way.
+
+    Args:
+        receive: of the ASGI server.
+        declared: the value of ``content-length``, None if there is none.
+        limits: what it may be.
+
+    Attributes:
+        more: whether it is still on its way.
+
+    Raises:
+        BodyTooLargeError: it says that it is going to be.
+        RequestError: ``content-length`` is no number.
+    """
 
     def __init__(self, receive: Receive, declared: bytes | None, limits: BodyLimits) -> None:
         if declared is not None:
@@ -48,15 +61,24 @@ class _Body:
         self._receive = receive
         self._limits = limits
         self._size = 0
-        self._start = asyncio.get_running_loop().time()
+        self._start = time.monotonic()
+
+    def seconds_left(self) -> float:
+        """Return how long the next part of it may take; the more has arrived, the longer all of it may."""
+        return self._start + self._limits.seconds + self._size / _LEAST_RATE - time.monotonic()
+
+    def late(self) -> SlowBodyError:
+        """Return the error for one that takes longer."""
+        return SlowBodyError(f"The body did not arrive: {self._size} bytes so far. Send it faster.")
 
     async def chunk(self) -> bytes:
-        """Return the next part, possibly empty."""
-        try:
-            async with asyncio.timeout_at(self._start + self._limits.seconds + self._size / _LEAST_RATE):
-                message = await self._receive()
-        except TimeoutError as error:
-            raise SlowBodyError(f"The body did not arrive: {self._size} bytes so far. Send it faster.") from error
+        """Return the next part, possibly empty, however long it takes.
+
+        Raises:
+            BodyTooLargeError: it is; the rest is not read.
+            ClientGoneError: the client hung up.
+        """
+        message = await self._receive()
         if message["type"] == "http.disconnect":
             raise ClientGoneError
         chunk: bytes = message.get("body", b"")
@@ -66,33 +88,29 @@ class _Body:
             raise _too_large(self._limits)
         return chunk
 
+    async def read(self) -> bytes:
+        """Return all of it; raises as :meth:`chunk`."""
+        chunks = []
+        while self.more:
+            chunks.append(await self.chunk())
+        return b"".join(chunks)
+
 
 async def body_chunks(receive: Receive, declared: bytes | None, limits: BodyLimits) -> AsyncGenerator[bytes, None]:
-    """Yield a body as it arrives; arguments and errors are those of :func:`read_body`."""
-    body = _Body(receive, declared, limits)
-    while body.more:
-        yield await body.chunk()
-
-
-async def read_body(receive: Receive, declared: bytes | None, limits: BodyLimits) -> bytes:
-    """Return a whole body.
-
-    Args:
-        receive: of the ASGI server.
-        declared: the value of ``content-length``, None if there is none.
-        limits: what it may be.
+    """Yield a body as it arrives.
 
     Raises:
-        BodyTooLargeError: it is, or says that it is going to be; the rest is not read.
         SlowBodyError: it does not arrive.
-        RequestError: ``content-length`` is no number.
-        ClientGoneError: the client hung up.
+        BodyTooLargeError, RequestError, ClientGoneError: as :class:`Body`; the arguments are its own, too.
     """
-    body = _Body(receive, declared, limits)
-    chunks = [await body.chunk()]
+    body = Body(receive, declared, limits)
     while body.more:
-        chunks.append(await body.chunk())
-    return b"".join(chunks)
+        try:
+            async with asyncio.timeout(body.seconds_left()):
+                chunk = await body.chunk()
+        except TimeoutError as error:
+            raise body.late() from error
+        yield chunk
 
 
 def _too_large(limits: BodyLimits) -> BodyTooLargeError:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import logging
+import random
 import re
-import secrets
 import sys
+import time
 import traceback
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 import orjson
 
@@ -28,7 +30,7 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
         line: dict[str, Any] = {
-            "time": datetime.datetime.fromtimestamp(record.created, datetime.UTC).isoformat(timespec="milliseconds"),
+            "time": datetime.datetime.fromtimestamp(record.created, datetime.UTC),  # orjson writes it as ISO 8601
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
@@ -49,9 +51,63 @@ def describe(error: BaseException) -> dict[str, Any]:
     return described | {"message": str(error)} if isinstance(error, UnmaskError) else described
 
 
+class TurnHandler(logging.StreamHandler[TextIO]):
+    """Writes together what is logged in one turn of the event loop: under load, a call of the system for many lines.
+
+    What is logged elsewhere, and warnings with all that came before them, are written at once.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take a record, and see to it that it is written."""
+        try:
+            self._lines.append(self.format(record))
+            if record.levelno >= logging.WARNING:
+                self.flush()
+            elif len(self._lines) == 1:
+                self._flush_soon()
+        except Exception:  # noqa: BLE001 - logging's own way: a log must not end what it tells of
+            self.handleError(record)
+
+    def _flush_soon(self) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self.flush()
+        else:
+            loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Write what was taken."""
+        self.acquire()
+        try:
+            if self._lines:
+                text = "\n".join(self._lines) + "\n"
+                self._lines.clear()
+                self.stream.write(text)
+                self.stream.flush()
+        finally:
+            self.release()
+
+
+#: A record as logging makes it, but for what each has of its own.
+_RECORD: Final = logging.LogRecord("unmask.requests", logging.INFO, __file__, 0, "request", (), None).__dict__
+
+
+def request_record(fields: dict[str, Any]) -> logging.LogRecord:
+    """Return a record of a request, made without looking up who logs it and where: that takes longer than the rest."""
+    record = logging.LogRecord.__new__(logging.LogRecord)
+    now = time.time()
+    record.__dict__.update(_RECORD, created=now, msecs=now % 1 * 1000, fields=fields)
+    return record
+
+
 def configure_logs(level: str) -> None:
     """Send the logs of this package and of the server to standard error."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = TurnHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     for name in _LOGGERS:
         logger = logging.getLogger(name)
@@ -64,4 +120,4 @@ def request_id(given: bytes | None) -> str:
     """Return a caller's own id for its request if it can be written as it is, else a new one."""
     if given is not None and _REQUEST_ID.fullmatch(given):
         return given.decode("ascii")
-    return f"req_{secrets.token_hex(16)}"
+    return f"req_{random.getrandbits(128):032x}"

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import accumulate
-from typing import Final
+from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from unmask.engine.contract import EmbeddingEngine
+from unmask.engine.contract import EmbeddingEngine, Load
 
 #: Media type of what :meth:`Metrics.render` returns.
 TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _BOUNDS: Final = (*map(str, _SECONDS), "+Inf")
+#: What is said of each engine: name, text, and the value from its load.
+_OF_LOADS: Final[tuple[tuple[type[Any], str, str, Callable[[Load], float]], ...]] = (
+    (GaugeMetricFamily, "unmask_queue_limit_tokens", "Most tokens that may wait.", lambda load: load.queue_limit),
+    (GaugeMetricFamily, "unmask_running_tokens", "Tokens that workers have.", lambda load: load.running_tokens),
+    (CounterMetricFamily, "unmask_engine_batches", "Batches that workers did.", lambda load: load.batches),
+    (CounterMetricFamily, "unmask_engine_tokens", "Tokens that workers did.", lambda load: load.batch_tokens),
+    (CounterMetricFamily, "unmask_worker_restarts", "Workers that were started again.", lambda load: load.restarts),
+)
 
 
 class _Times:
@@ -38,16 +46,16 @@ class Metrics(Collector):
     Counted in plain numbers, for only the event loop counts, and made Prometheus's when somebody asks.
 
     Args:
-        engine: what computes.
+        engines: what computes, by what it is for.
         batches: returns how many batches have not ended.
 
     Attributes:
         in_flight: requests that are being answered.
     """
 
-    def __init__(self, engine: EmbeddingEngine, batches: Callable[[], int]) -> None:
+    def __init__(self, engines: Mapping[str, EmbeddingEngine], batches: Callable[[], int]) -> None:
         self.in_flight = 0
-        self._engine = engine
+        self._engines = engines
         self._batches = batches
         self._requests: dict[tuple[str, int], int] = {}
         self._times: dict[str, _Times] = {}
@@ -80,7 +88,7 @@ class Metrics(Collector):
     def collect(self) -> Iterable[Metric]:
         """Yield all metrics as they are now."""
         yield from self._of_requests()
-        yield from self._of_engine()
+        yield from self._of_engines()
 
     def _of_requests(self) -> Iterable[Metric]:
         requests = CounterMetricFamily("unmask_requests", "Requests that ended.", labels=["path", "status"])
@@ -98,19 +106,21 @@ class Metrics(Collector):
         yield tokens
         yield GaugeMetricFamily("unmask_requests_in_flight", "Requests being answered.", value=self.in_flight)
 
-    def _of_engine(self) -> Iterable[Metric]:
-        load = self._engine.load()
-        waiting = GaugeMetricFamily("unmask_queued_tokens", "Tokens that wait.", labels=["priority"])
-        for priority, tokens in load.queued_tokens.items():
-            waiting.add_metric([priority], tokens)
+    def _of_engines(self) -> Iterable[Metric]:
+        loads = {name: engine.load() for name, engine in self._engines.items()}
+        waiting = GaugeMetricFamily("unmask_queued_tokens", "Tokens that wait.", labels=["engine", "priority"])
+        for name, load in loads.items():
+            for priority, tokens in load.queued_tokens.items():
+                waiting.add_metric([name, priority], tokens)
         yield waiting
         state = GaugeMetricFamily("unmask_model_ready", "1 where a model can answer at once.", labels=["model"])
-        for model in self._engine.served():
-            state.add_metric([model.name], model.state == "ready")
+        for engine in self._engines.values():
+            for model in engine.served():
+                state.add_metric([model.name], model.state == "ready")
         yield state
-        yield GaugeMetricFamily("unmask_queue_limit_tokens", "Most tokens that may wait.", value=load.queue_limit)
-        yield GaugeMetricFamily("unmask_running_tokens", "Tokens that workers have.", value=load.running_tokens)
-        yield CounterMetricFamily("unmask_engine_batches", "Batches that workers did.", value=load.batches)
-        yield CounterMetricFamily("unmask_engine_tokens", "Tokens that workers did.", value=load.batch_tokens)
-        yield CounterMetricFamily("unmask_worker_restarts", "Workers that were started again.", value=load.restarts)
+        for kind, name, about, value in _OF_LOADS:
+            family = kind(name, about, labels=["engine"])
+            for engine_name, load in loads.items():
+                family.add_metric([engine_name], value(load))
+            yield family
         yield GaugeMetricFamily("unmask_batch_jobs", "Batch jobs that have not ended.", value=self._batches())

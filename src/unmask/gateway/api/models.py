@@ -13,13 +13,22 @@ from unmask.gateway.api.http import Answer, Call, Operation, answer_json
 from unmask.gateway.api.schemas import ModelDetail, ModelList
 
 _OWNER: Final = "unmask"
+#: What models can be asked for.
+_ENCODER: Final = ("/v1/embeddings", "/v1/rerank", "/v1/tokenize")
+_RERANKER: Final = ("/v1/rerank",)
 
 
 class Models:
-    """Answers requests about models."""
+    """Answers requests about models.
 
-    def __init__(self, embeddings: Embeddings) -> None:
+    Args:
+        embeddings: of the encoders.
+        pairs: of the rerankers, None where there are none.
+    """
+
+    def __init__(self, embeddings: Embeddings, pairs: Embeddings | None = None) -> None:
         self._embeddings = embeddings
+        self._pairs = pairs
         self._created = int(time.time())
 
     def operations(self) -> Sequence[Operation]:
@@ -37,26 +46,34 @@ class Models:
 
     async def list(self, call: Call) -> Answer:
         """Answer with every model."""
-        served = self._embeddings.engine.served()
-        return answer_json({"object": "list", "data": [self._describe(model) for model in served]})
+        return answer_json({"object": "list", "data": list(self._all().values())})
 
     async def get(self, call: Call) -> Answer:
         """Answer with one model and its instructions."""
         name = call.path["model"]
-        served = self._embeddings.served(name)
-        if served is None:
+        found = self._all().get(name)
+        if found is None:
             raise UnknownModelError(f"Model {name[:256]!r} is not served here. GET /v1/models lists those that are.")
+        if self._embeddings.served(name) is None:
+            return answer_json(found | {"query_instruction": None, "instructions": []})
         known = self._embeddings.instructions(name)
-        details = {"query_instruction": known.query, "instructions": list(known.known)}
-        return answer_json(self._describe(served) | details)
+        return answer_json(found | {"query_instruction": known.query or None, "instructions": list(known.known)})
 
-    def _describe(self, model: Served) -> dict[str, Any]:
+    def _all(self) -> dict[str, dict[str, Any]]:
+        """Return what is said of each model in lists, by name."""
+        found = {model.name: self._describe(model, _ENCODER) for model in self._embeddings.engine.served()}
+        rerankers = self._pairs.engine.served() if self._pairs else ()
+        # What an engine of pairs calls a dimension is the one score of each.
+        return found | {model.name: self._describe(model, _RERANKER) | {"dimensions": None} for model in rerankers}
+
+    def _describe(self, model: Served, endpoints: Sequence[str]) -> dict[str, Any]:
         return {
             "id": model.name,
             "object": "model",
             "created": self._created,
             "owned_by": _OWNER,
             "status": model.state,
+            "endpoints": endpoints,
             "dimensions": model.dimension,
             "max_length": model.max_length,
         }

@@ -39,9 +39,18 @@ _HEADERS: Final[dict[str, str]] = {
 _TERMS: Final = (
     {"name": "X-Tier", "in": "header", "schema": {"type": "string", "enum": ["realtime", "batch"]},
      "description": "`batch`: answered from what others leave."},
-    {"name": "Prefer", "in": "header", "schema": {"type": "string", "pattern": "^wait=[0-9]{1,6}$"},
-     "description": "`wait=N`: wait up to N seconds for a model that is being loaded."},
+    {"name": "Prefer", "in": "header", "schema": {"type": "string"},
+     "description": "`wait=N`: wait up to N seconds for a model that is being loaded. Other preferences are ignored."},
 )  # fmt: skip
+#: Where a response holds the id of what was made.
+_ID: Final = "$response.body#/id"
+#: A file that was uploaded is there for a batch.
+_BATCH_OF_FILE: Final = {
+    "post_batches": {
+        "operationId": "post_batches",
+        "requestBody": {"input_file_id": _ID, "endpoint": "/v1/embeddings", "completion_window": "24h"},
+    }
+}
 
 
 def openapi(operations: Sequence[Operation]) -> dict[str, Any]:
@@ -56,7 +65,9 @@ def openapi(operations: Sequence[Operation]) -> dict[str, Any]:
     _, schemas = models_json_schema([(model, "validation") for model in models], ref_template=_REF)
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:
-        paths.setdefault(operation.path, {})[operation.method.lower()] = _describe(operation)
+        described = paths.setdefault(operation.path, {})[operation.method.lower()] = _describe(operation)
+        if links := _links(operation, operations):
+            described["responses"]["200"]["links"] = links
     return {
         "openapi": "3.1.0",
         "info": {"title": "Unmask", "version": VERSION, "description": _ABOUT},
@@ -90,6 +101,19 @@ def _describe(operation: Operation) -> dict[str, Any]:
     return described
 
 
+def _links(operation: Operation, operations: Sequence[Operation]) -> dict[str, Any]:
+    """Return what can be done next with what an operation made: all that is under its path and takes its id."""
+    if operation.method != "POST":
+        return {}
+    under = f"{operation.path}/{{id}}"
+    links: dict[str, Any] = {
+        _name(each): {"operationId": _name(each), "parameters": {"id": _ID}}
+        for each in operations
+        if each.path == under or each.path.startswith(f"{under}/")
+    }
+    return links | (_BATCH_OF_FILE if operation.upload else {})
+
+
 def _name(operation: Operation) -> str:
     words = re.findall(r"[a-z]+", operation.path.removeprefix("/v1"))
     return "_".join([operation.method.lower(), *words])
@@ -101,7 +125,7 @@ def _parameters(operation: Operation) -> list[dict[str, Any]]:
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names
     ]
     found += [{"name": name, "in": "query", "schema": schema} for name, schema in operation.query.items()]
-    return found + (list(_TERMS) if operation.tag == "Texts" else [])
+    return found + (list(_TERMS) if operation.terms else [])
 
 
 def _refusal(status: int) -> dict[str, Any]:

@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Protocol, TypeVar
-
-from pydantic import BaseModel
+from typing import Any, Final
 
 from unmask.gateway.api.errors import RequestError
 from unmask.gateway.api.http import Answer, answer_json
-
-
-class _Listed(Protocol):
-    @property
-    def id(self) -> str: ...
-
-
-Item = TypeVar("Item", bound=BaseModel)
+from unmask.gateway.api.storing import Thing
 
 _ORDERS: Final = ("asc", "desc")
 
@@ -30,11 +21,11 @@ def page_parameters(*, default: int, most: int) -> dict[str, dict[str, Any]]:
     }
 
 
-def page(items: Sequence[Item], query: Mapping[str, str], parameters: Mapping[str, Mapping[str, Any]]) -> Answer:
+def page(items: Sequence[Thing], query: Mapping[str, str], parameters: Mapping[str, Mapping[str, Any]]) -> Answer:
     """Answer with a page of items.
 
     Args:
-        items: all of them, the oldest first; each has an ``id``.
+        items: all of them, the oldest first.
         query: what was asked for.
         parameters: as :func:`page_parameters` returns them.
 
@@ -46,7 +37,7 @@ def page(items: Sequence[Item], query: Mapping[str, str], parameters: Mapping[st
     if order not in _ORDERS:
         raise RequestError(f"Invalid 'order': expected {' or '.join(_ORDERS)}.", param="order", code="invalid_value")
     sorted_ = list(items) if order == "asc" else list(reversed(items))
-    ids = [_id(item) for item in sorted_]
+    ids = [item.id for item in sorted_]
     first = 0
     if (after := query.get("after")) is not None:
         if after not in ids:
@@ -57,16 +48,11 @@ def page(items: Sequence[Item], query: Mapping[str, str], parameters: Mapping[st
         {
             "object": "list",
             "data": [item.model_dump() for item in chosen],
-            "first_id": _id(chosen[0]) if chosen else None,
-            "last_id": _id(chosen[-1]) if chosen else None,
+            "first_id": chosen[0].id if chosen else None,
+            "last_id": chosen[-1].id if chosen else None,
             "has_more": first + limit < len(sorted_),
         }
     )
-
-
-def _id(item: Any) -> str:
-    listed: _Listed = item
-    return listed.id
 
 
 def _limit(given: str | None, schema: Mapping[str, Any]) -> int:

@@ -1,6 +1,6 @@
 """``POST /v1/rerank``: a query and documents → how well each document answers.
 
-By cosine over a served model's vectors. A cross-encoder is another :class:`Scorer` under the name of its own model.
+By cosine over the vectors of a model that embeds, or by a cross-encoder, under its own name.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from unmask.errors import InputError
+from unmask.form import normalized
 from unmask.gateway.api.embeddings import Embeddings, Reply
-from unmask.gateway.api.forms import normalized
+from unmask.gateway.api.errors import RequestError, rule_of
 from unmask.gateway.api.http import Terms
 from unmask.gateway.api.schemas import RerankRequest
-from unmask.text import Text
+from unmask.text import SEPARATOR, Text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,23 +51,42 @@ class CosineScorer:
 
     async def score(self, request: RerankRequest, terms: Terms) -> Scores:
         """Return the cosine of every document with the query; raises as :meth:`Embeddings.answer`."""
-        query = self._query(request)
-        texts = [query, *(Text("", document) for document in request.documents)]
+        # The query comes last: an error that names a text by its index names the document of this index.
+        texts = [*(Text("", document) for document in request.documents), await self._query(request, terms)]
         embedded = await self._embeddings.embed(request.model, texts, terms, truncate=request.truncate is not False)
         return Scores(values=await asyncio.to_thread(_cosines, embedded.vectors), tokens=sum(embedded.tokens))
 
-    def _query(self, request: RerankRequest) -> Text:
+    async def _query(self, request: RerankRequest, terms: Terms) -> Text:
         if request.instruction is not None:
             return Text(request.instruction, request.query)
-        known = self._embeddings.instructions(request.model)
+        known = await self._embeddings.all_instructions(request.model, terms)
         text = known.split(request.query)
         return text if text.instruction else Text(known.query or "", text.content)
 
 
 def _cosines(vectors_ND: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the cosine of the first vector with each of the others; 0 with a zero vector."""
+    """Return the cosine of each vector with the last one; 0 with a zero vector."""
     units_ND = normalized(vectors_ND)
-    return np.asarray(np.clip(units_ND[1:] @ units_ND[0], -1, 1), dtype=np.float32)
+    return np.asarray(np.clip(units_ND[:-1] @ units_ND[-1], -1, 1), dtype=np.float32)
+
+
+class CrossEncoderScorer:
+    """Scores by a model that reads the query and a document together.
+
+    Args:
+        pairs: over an engine of cross-encoders: see :mod:`unmask.engine.cross_encoders`.
+    """
+
+    def __init__(self, pairs: Embeddings) -> None:
+        self._pairs = pairs
+
+    async def score(self, request: RerankRequest, terms: Terms) -> Scores:
+        """Return each document's relevance, from 0 to 1; raises as :meth:`Embeddings.answer`."""
+        instruction = (request.instruction or "").strip()
+        query = instruction + SEPARATOR + request.query if instruction else request.query
+        texts = [Text(query, document) for document in request.documents]
+        scored = await self._pairs.embed(request.model, texts, terms, truncate=request.truncate is not False)
+        return Scores(values=scored.vectors[:, 0], tokens=sum(scored.tokens))
 
 
 class Reranking:
@@ -73,7 +94,7 @@ class Reranking:
 
     Args:
         cosine: scores for every model that embeds.
-        scorers: by the names of models that score by themselves.
+        scorers: by the names of rerankers.
     """
 
     def __init__(self, cosine: Scorer, scorers: Mapping[str, Scorer]) -> None:
@@ -81,8 +102,16 @@ class Reranking:
         self._scorers = scorers
 
     async def answer(self, request: RerankRequest, terms: Terms) -> Reply:
-        """Answer a request; raises as its scorer."""
-        scores = await self._scorers.get(request.model, self._cosine).score(request, terms)
+        """Answer a request.
+
+        Raises:
+            RequestError: the documents, or the query, cannot be scored.
+            UnmaskError: as its scorer.
+        """
+        try:
+            scores = await self._scorers.get(request.model, self._cosine).score(request, terms)
+        except InputError as error:
+            raise RequestError(str(error), param="documents", code=rule_of(error).code) from error
         # Stable: of documents with the same score the first comes first.
         order = np.argsort(-scores.values, kind="stable")[: request.top_n]
         results = [_result(request.documents, int(index), scores, bool(request.return_documents)) for index in order]

@@ -133,7 +133,9 @@ class RerankResult(BaseModel):
     """How well a document answers."""
 
     index: int
-    relevance_score: float
+    relevance_score: Annotated[
+        float, Field(description="A cosine, from -1 to 1; of a reranker a relevance, from 0 to 1.")
+    ]
     document: RerankDocument | None = None
 
 
@@ -192,7 +194,10 @@ class ModelObject(BaseModel):
         Literal["cold", "warming", "ready", "failed"],
         Field(description="`cold`: loaded when first asked for. `failed`: could not be loaded."),
     ]
-    dimensions: Annotated[int | None, Field(description="Components of a vector; null until first loaded.")]
+    endpoints: Annotated[list[str], Field(description="What it can be asked for. Rerankers only order documents.")]
+    dimensions: Annotated[
+        int | None, Field(description="Components of a vector; null until first loaded, and of rerankers.")
+    ]
     max_length: Annotated[int | None, Field(description="Most tokens of a text; null until first loaded.")]
 
 

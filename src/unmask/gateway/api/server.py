@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import resource
 import signal
@@ -39,19 +40,23 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        # What is there now stays: the collector need not go through it again and again while answers wait.
+        gc.collect()
+        gc.freeze()
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         for each in sockets or ():
             host, port = each.getsockname()[:2]
-            _log.info("listening", extra={"fields": {"host": host, "port": port}})
+            _log.info("listening", extra={"fields": {"host": host, "port": port, "open_files": files}})
 
 
-def run_server(settings: Settings, engine: EmbeddingEngine) -> None:
-    """Serve until told to stop, by SIGTERM or Ctrl-C.
+def run_server(settings: Settings, engine: EmbeddingEngine, rerankers: EmbeddingEngine | None = None) -> None:
+    """Serve until told to stop, by SIGTERM or Ctrl-C; arguments are those of an :class:`Application`.
 
     Raises:
         InputError: the settings cannot be used, or the port is taken.
     """
     configure_logs(settings.log_level)
-    app = Application(settings, engine)
+    app = Application(settings, engine, rerankers)
     if not settings.keys():
         _log.warning("no API key is set: only this machine may call", extra={"fields": {"host": settings.host}})
     _raise_file_limit()

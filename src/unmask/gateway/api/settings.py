@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -17,40 +18,16 @@ from pydantic_settings import (
 )
 
 from unmask.engine.settings import EngineSettings
-from unmask.engine.settings import ModelSettings as EngineModel
 from unmask.errors import InputError
-from unmask.gateway.api.instructions import Instructions, read_instructions
+from unmask.gateway.api.instructions import Instructions, of_mteb, read_instructions
 from unmask.gateway.api.keys import Keys, check_keys, read_keys, require_loopback
 from unmask.gateway.api.limits import BodyLimits
+from unmask.gateway.api.model_settings import ModelSettings, RerankerSettings
 from unmask.hub.catalogue import DEFAULT
 
+__all__ = ["ModelSettings", "RerankerSettings", "Settings", "load_settings"]
+
 _Seconds = Annotated[float, Field(gt=0, le=86_400)]
-
-
-class ModelSettings(BaseModel):
-    """A model to serve.
-
-    Attributes:
-        source: a short name, folder, GGUF file or hub name; None for the name under which it is served.
-        adapters: adapters to apply on top, in order.
-        max_length: most tokens of a text; None: as the checkpoint says.
-        dtype: number format; ``auto``: bfloat16 on CUDA, else float32.
-        preload: load it at the start, and be ready only then.
-        query_instruction: what ``input_type: query`` and rerank's queries have.
-        instructions: more that an input may begin with.
-        instructions_file: a file of more, one a line.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    source: str | None = None
-    adapters: tuple[str, ...] = ()
-    max_length: Annotated[int, Field(ge=1)] | None = None
-    dtype: str = "auto"
-    preload: bool = True
-    query_instruction: str | None = None
-    instructions: tuple[str, ...] = ()
-    instructions_file: Path | None = None
 
 
 class Settings(BaseSettings):
@@ -60,7 +37,9 @@ class Settings(BaseSettings):
         host: to listen on; more than this machine only with keys.
         port: to listen on, 0 for any that is free.
         data: folder of files and batches; None for one in Unmask's home.
-        models: to serve, by the names that requests use.
+        models: encoders to serve, by the names that requests use.
+        rerankers: cross-encoders to serve, likewise.
+        mteb_instructions: an input may begin with what mteb's tasks put before texts, too, where mteb is installed.
         api_keys: that may call; in the environment, separated by commas.
         api_keys_file: a file of more, one a line.
         requests_per_minute: of each key, None for any number.
@@ -74,9 +53,9 @@ class Settings(BaseSettings):
         request_seconds: that an answer may take.
         wait_seconds: longest ``Prefer: wait=N``.
         shutdown_seconds: in which what was taken is finished when the server stops.
-        devices: torch devices, a worker process each.
+        devices: torch devices, a worker process each, and another one for rerankers.
         threads: processor threads of a worker; None: as torch chooses.
-        memory_bytes: of the models on a device; None for any number.
+        memory_bytes: of the encoders on a device, and as much again of the rerankers; None for any number.
         batch_tokens: most tokens of a batch; None: as suits the device.
         queue_tokens: that may wait, of each priority; beyond, requests are refused with 429.
         batch_seconds: after which a worker over a batch counts as hung.
@@ -91,6 +70,8 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65_535)] = 8000
     data: Path | None = None
     models: dict[str, ModelSettings] = Field(default_factory=lambda: {DEFAULT: ModelSettings()}, min_length=1)
+    rerankers: dict[str, RerankerSettings] = Field(default_factory=dict)
+    mteb_instructions: bool = True
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
     api_keys_file: Path | None = None
     requests_per_minute: Annotated[int, Field(ge=1)] | None = None
@@ -119,6 +100,14 @@ class Settings(BaseSettings):
     def _split(cls, value: Any) -> Any:
         return [each.strip() for each in value.split(",") if each.strip()] if isinstance(value, str) else value
 
+    @field_validator("rerankers")
+    @classmethod
+    def _tell_apart(cls, value: Any, info: ValidationInfo) -> Any:
+        both = sorted(set(value) & set(info.data.get("models", ())))
+        if both:
+            raise ValueError(f"{', '.join(both)} names an encoder, too; give each a name of its own")
+        return value
+
     def keys(self) -> Keys:
         """Return the keys that may call.
 
@@ -133,47 +122,55 @@ class Settings(BaseSettings):
         return Keys(found)
 
     def check(self) -> None:
-        """Refuse to serve everybody on the network.
+        """Refuse to serve everybody on the network, or without a package that is needed.
 
         Raises:
-            InputError: there is no key, and ``host`` is more than this machine; or as :meth:`keys`.
+            InputError: there is no key, and ``host`` is more than this machine; a package is missing; or as
+                :meth:`keys`.
         """
         if not self.keys():
             require_loopback(self.host)
+        if self.rerankers and find_spec("sentence_transformers") is None:
+            raise InputError(
+                "Rerankers need sentence-transformers, which is not installed. "
+                'Install it with: pip install "unmask[rerank]"'
+            )
 
     def instructions(self) -> dict[str, Instructions]:
         """Return the instructions of every model.
 
         Raises:
-            InputError: a file of them cannot be read.
+            InputError: a file of them, or mteb's, cannot be read.
         """
+        every = of_mteb() if self.mteb_instructions else []
         return {
             name: Instructions(
                 model.query_instruction,
-                [*model.instructions, *(read_instructions(model.instructions_file) if model.instructions_file else ())],
+                [
+                    *model.instructions,
+                    *(read_instructions(model.instructions_file) if model.instructions_file else ()),
+                    *every,
+                ],
             )
             for name, model in self.models.items()
         }
 
     def preloaded(self) -> frozenset[str]:
         """Return the names of the models that must be loaded before the server is ready."""
-        return frozenset(name for name, model in self.models.items() if model.preload)
+        served: dict[str, RerankerSettings] = {**self.models, **self.rerankers}
+        return frozenset(name for name, model in served.items() if model.preload)
 
     def engine(self) -> EngineSettings:
-        """Return what the engine is told."""
-        models = tuple(
-            EngineModel(
-                name=name,
-                source=model.source or name,
-                adapters=model.adapters,
-                max_length=model.max_length,
-                dtype=model.dtype,
-                preload=model.preload,
-            )
-            for name, model in self.models.items()
-        )
+        """Return what the engine of the encoders is told."""
+        return self._engine(self.models)
+
+    def reranker_engine(self) -> EngineSettings | None:
+        """Return what the engine of the rerankers is told, None if there are none."""
+        return self._engine(self.rerankers) if self.rerankers else None
+
+    def _engine(self, models: Mapping[str, RerankerSettings]) -> EngineSettings:
         return EngineSettings(
-            models=models,
+            models=tuple(model.engine(name) for name, model in models.items()),
             devices=self.devices,
             threads=self.threads,
             memory=self.memory_bytes,

@@ -42,11 +42,11 @@ class Texts:
         return (
             Operation(
                 method="POST", path="/v1/embeddings", handler=self.embed, summary="Embed texts", tag="Texts",
-                request=EmbeddingRequest, response=EmbeddingResponse, statuses=_ENGINE,
+                request=EmbeddingRequest, response=EmbeddingResponse, terms=True, statuses=_ENGINE,
             ),
             Operation(
                 method="POST", path="/v1/rerank", handler=self.rerank, summary="Order documents by relevance",
-                tag="Texts", request=RerankRequest, response=RerankResponse, statuses=_ENGINE,
+                tag="Texts", request=RerankRequest, response=RerankResponse, terms=True, statuses=_ENGINE,
             ),
             Operation(
                 method="POST", path="/v1/tokenize", handler=self.tokens, summary="Turn texts into tokens", tag="Texts",
@@ -66,7 +66,9 @@ class Texts:
 
     async def tokens(self, call: Call) -> Answer:
         """Answer with tokens."""
-        return _answer(call, await tokenize(self._embeddings.engine, parse(TokenizeRequest, call.body)))
+        request = parse(TokenizeRequest, call.body)
+        self._embeddings.check(request.model)
+        return _answer(call, await tokenize(self._embeddings.engine, request))
 
 
 def _answer(call: Call, reply: Reply) -> Answer:

@@ -1,4 +1,4 @@
-"""While a request is answered: whether its client is still there, and whether it takes too long."""
+"""While a request arrives and is answered: whether its client is still there, and whether it takes too long."""
 
 from __future__ import annotations
 
@@ -7,23 +7,29 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from unmask.gateway.api.errors import SlowAnswerError
-from unmask.gateway.api.limits import ClientGoneError, Receive
+from unmask.gateway.api.limits import Body, ClientGoneError, Receive
 
 #: Seconds after which a client is listened to. Most answers are there before, and a timer costs less than a task.
 _AT_ONCE: Final = 0.02
+#: Seconds after which to look again whether a body has arrived.
+_AGAIN: Final = 0.5
 
 
 class Watch:
     """Cancels what is done inside of it when the client hangs up, or when it takes too long.
 
+    One timer does for the body and the answer: most requests are over before it ends.
+
     Args:
-        receive: of the ASGI server; the body has been read.
-        seconds: that it may take.
+        receive: of the ASGI server.
+        seconds: that it may take once the body is there.
+        body: that is read inside of it, None if none is.
     """
 
-    def __init__(self, receive: Receive, seconds: float) -> None:
+    def __init__(self, receive: Receive, seconds: float, body: Body | None = None) -> None:
         self._receive = receive
         self._seconds = seconds
+        self._body = body
         self._listener: asyncio.Task[None] | None = None
         self._reason: Exception | None = None
 
@@ -33,7 +39,7 @@ class Watch:
         task = asyncio.current_task()
         assert task is not None
         self._task: asyncio.Task[Any] = task
-        self._timer = loop.call_later(min(_AT_ONCE, self._seconds), self._listen)
+        self._timer = loop.call_later(min(_AT_ONCE, self._seconds), self._look)
         return self
 
     def __exit__(
@@ -43,7 +49,8 @@ class Watch:
 
         Raises:
             ClientGoneError: the client hung up.
-            SlowAnswerError: it took too long.
+            SlowBodyError: the body did not arrive.
+            SlowAnswerError: the answer took too long.
         """
         self._timer.cancel()
         if self._listener is not None:
@@ -51,9 +58,15 @@ class Watch:
         if self._reason is not None and self._task.uncancel() == 0 and kind is asyncio.CancelledError:
             raise self._reason from error
 
-    def _listen(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(max(0.0, self._seconds - _AT_ONCE), self._expire)
-        self._listener = asyncio.create_task(self._until_gone())
+    def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._body is None or not self._body.more:
+            self._timer = loop.call_later(max(0.0, self._seconds - _AT_ONCE), self._expire)
+            self._listener = loop.create_task(self._until_gone())
+        elif (left := self._body.seconds_left()) > 0:
+            self._timer = loop.call_later(min(left, _AGAIN), self._look)
+        else:
+            self._cancel(self._body.late())
 
     async def _until_gone(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":

@@ -1,0 +1,134 @@
+"""The schema's versions: set up, moved up, moved down."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, NullPool, create_engine, event, inspect
+from sqlalchemy.exc import DBAPIError
+
+from unmask.gateway.db.backends import SQLITE_PRAGMAS, parse_url, shown
+from unmask.gateway.db.errors import DatabaseUnavailableError, SchemaError
+
+_SCRIPTS: Final = Path(__file__).with_name("migrations")
+#: Any number, the same in every process: only one migrates at a time.
+_LOCK: Final = 7_237_021
+
+
+def head() -> str:
+    """Return the version that this Unmask works on."""
+    found = ScriptDirectory(str(_SCRIPTS)).get_current_head()
+    assert found is not None
+    return found
+
+
+def current(url: str) -> str | None:
+    """Return the version that a database has, None if it has no tables of ours.
+
+    Raises:
+        DatabaseUnavailableError: it cannot be reached.
+    """
+    with exclusive(url) as connection:
+        return _version(connection)
+
+
+def prepare(url: str) -> None:
+    """Set up a database without tables, and make sure that another has those of this version.
+
+    Raises:
+        SchemaError: its tables are of another version, or not ours.
+        DatabaseUnavailableError: it cannot be reached.
+    """
+    with exclusive(url) as connection:
+        version = _version(connection)
+        if version == head():
+            return
+        if version is not None:
+            raise SchemaError(
+                f"The database {_name(url)} has the tables of version {version}; expected {head()}. "
+                "Back it up, then run: unmask gateway migrate"
+            )
+        if inspect(connection).get_table_names():
+            raise SchemaError(f"The database {_name(url)} has tables that are not Unmask's. Choose an empty one.")
+        command.upgrade(_config(connection), "head")
+
+
+def upgrade(url: str, version: str = "head") -> None:
+    """Move a database's schema up, its data with it. All of it or nothing is done.
+
+    Args:
+        url: of the database. Stop the gateway, and back it up first.
+        version: to move to.
+
+    Raises:
+        DatabaseUnavailableError: it cannot be reached, or somebody uses it.
+    """
+    with exclusive(url) as connection:
+        command.upgrade(_config(connection), version)
+
+
+def downgrade(url: str, version: str) -> None:
+    """Move a database's schema down; what the older schema has no place for is lost. All of it or nothing is done.
+
+    Args:
+        url: of the database. Stop the gateway, and back it up first.
+        version: to move to; ``base`` for none.
+
+    Raises:
+        DatabaseUnavailableError: it cannot be reached, or somebody uses it.
+    """
+    with exclusive(url) as connection:
+        command.downgrade(_config(connection), version)
+
+
+@contextmanager
+def exclusive(url: str) -> Iterator[Connection]:
+    """Open a database for one transaction that no other migration runs beside.
+
+    Raises:
+        DatabaseUnavailableError: it cannot be reached, or somebody uses it.
+    """
+    address, backend = parse_url(url)
+    engine = create_engine(address, poolclass=NullPool, hide_parameters=True)
+    if backend.name == "sqlite":
+        event.listen(engine, "connect", _set_up_sqlite)
+        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+    try:
+        with engine.begin() as connection:
+            if backend.name == "postgresql":
+                connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
+            yield connection
+    except DBAPIError as error:
+        raise DatabaseUnavailableError(
+            f"The database {shown(address)} cannot be used now: {type(error.orig).__name__}. "
+            "Check its address, and that it runs."
+        ) from error
+
+
+def _set_up_sqlite(connection: object, _: object) -> None:
+    # The driver would otherwise commit before it changes a table.
+    connection.isolation_level = None  # type: ignore[attr-defined]
+    for pragma in SQLITE_PRAGMAS:
+        connection.execute(pragma)  # type: ignore[attr-defined]
+
+
+def _config(connection: Connection) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(_SCRIPTS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config
+
+
+def _version(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def _name(url: str) -> str:
+    return shown(parse_url(url)[0])

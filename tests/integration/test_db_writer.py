@@ -1,0 +1,318 @@
+"""The writer: groups, refusals among them, a database that fails, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("alembic")
+pytest.importorskip("psycopg")
+
+import psycopg
+from sqlalchemy import insert, select
+
+from tests.bank import break_statements, raw
+from tests.databases import Cluster
+from unmask.errors import InputError, UnmaskError
+from unmask.gateway.db import writer
+from unmask.gateway.db.backends import parse_url
+from unmask.gateway.db.database import Database
+from unmask.gateway.db.errors import DatabaseError, DatabaseUnavailableError
+from unmask.gateway.db.statements import Statement, Transaction
+from unmask.gateway.db.tables import users
+
+pytest_plugins = ("tests.databases",)
+
+_EMAILS = Statement(select(users.c.email).order_by(users.c.email))
+
+
+def add(email: str) -> Callable[[Transaction], int]:
+    """Return an operation that adds a user."""
+    statement = Statement(insert(users).values(email=email, created_at=0))
+    return lambda transaction: transaction.run(statement)
+
+
+def refuse(after: Callable[[Transaction], object] = lambda _: None) -> Callable[[Transaction], int]:
+    """Return an operation that refuses, after another one."""
+
+    def operation(transaction: Transaction) -> int:
+        after(transaction)
+        raise UnmaskError("no")
+
+    return operation
+
+
+def fail(transaction: Transaction) -> int:
+    """Be an operation with a mistake in it."""
+    raise ZeroDivisionError
+
+
+class Gate:
+    """An operation that keeps the writer busy until it is opened: what comes meanwhile is one group."""
+
+    def __init__(self) -> None:
+        self.opened, self.entered = threading.Event(), threading.Event()
+
+    def __call__(self, transaction: Transaction) -> None:
+        self.entered.set()
+        assert self.opened.wait(20)
+
+
+async def together(database: Database, *operations: Callable[[Transaction], object]) -> list[object]:
+    """Have operations done in one group and return what each gave or raised."""
+    gate = Gate()
+    first = asyncio.create_task(database.write(gate))
+    await asyncio.to_thread(gate.entered.wait, 20)
+    tasks = [asyncio.create_task(database.write(operation)) for operation in operations]
+    await asyncio.sleep(0)
+    gate.opened.set()
+    await first
+    return await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def emails(url: str) -> list[str]:
+    return [row[0] for row in raw(url, "SELECT email FROM users ORDER BY email")]
+
+
+def test_what_waits_is_one_transaction(url: str) -> None:
+    async def scenario() -> None:
+        async with Database(url) as database:
+            faults = break_statements(database)
+            assert await together(database, *(add(str(number)) for number in range(50))) == [1] * 50
+            commits = [sql for sql in faults.seen if sql == "COMMIT"]
+            assert len(commits) == 2
+            assert len(await database.read(lambda transaction: transaction.rows(_EMAILS))) == 50
+
+    asyncio.run(scenario())
+
+
+def test_a_group_has_a_bound(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "GROUP", 10)
+
+    async def scenario() -> None:
+        async with Database(url) as database:
+            faults = break_statements(database)
+            await together(database, *(add(str(number)) for number in range(25)))
+            assert faults.seen.count("COMMIT") == 4
+
+    asyncio.run(scenario())
+
+
+def test_a_refusal_undoes_nothing_of_others(url: str) -> None:
+    async def scenario() -> None:
+        async with Database(url) as database:
+            faults = break_statements(database)
+            results = await together(database, add("a"), refuse(), add("b"))
+            assert (results[0], str(results[1]), results[2]) == (1, "no", 1)
+            assert faults.seen.count("COMMIT") == 2  # nothing was done again
+
+    asyncio.run(scenario())
+    assert emails(url) == ["a", "b"]
+
+
+@pytest.mark.parametrize("bad", [refuse(add("x")), fail, add("a")], ids=["refuses late", "fails", "is no statement"])
+def test_an_operation_that_fails_is_alone_in_that(url: str, bad: Callable[[Transaction], int]) -> None:
+    async def scenario() -> None:
+        async with Database(url) as database:
+            results = await together(database, add("a"), bad, add("b"))
+            assert (results[0], results[2]) == (1, 1)
+            assert isinstance(results[1], (UnmaskError, ZeroDivisionError))
+            assert await database.write(add("c")) == 1
+
+    asyncio.run(scenario())
+    assert emails(url) == ["a", "b", "c"]
+
+
+def test_what_the_database_refuses_is_no_outage(url: str) -> None:
+    async def scenario() -> None:
+        async with Database(url) as database:
+            await database.write(add("a"))
+            with pytest.raises(DatabaseError, match="refused an operation") as refusal:
+                await database.write(add("a"))
+            assert not isinstance(refusal.value, DatabaseUnavailableError)
+
+    asyncio.run(scenario())
+
+
+def test_nobody_waits_for_an_answer_in_vain_when_the_database_is_gone(url: str) -> None:
+    async def scenario() -> None:
+        async with Database(url) as database:
+            faults = break_statements(database)
+            await database.write(add("before"))
+            faults.set(4)
+            results = await together(database, *(add(str(number)) for number in range(5)))
+            assert {type(result) for result in results} == {DatabaseUnavailableError}
+            assert len({id(result) for result in results}) == 5
+            assert emails(url) == ["before"]
+            # It comes back by itself.
+            assert await database.write(add("after")) == 1
+
+    asyncio.run(scenario())
+    assert emails(url) == ["after", "before"]
+
+
+def test_a_writer_that_was_idle_takes_up_a_new_connection(url: str) -> None:
+    async def scenario() -> None:
+        async with Database(url) as database:
+            faults = break_statements(database)
+            await database.write(add("a"))
+            faults.set(0)  # the first statement: nothing is lost by another try
+            assert await database.write(add("b")) == 1
+
+    asyncio.run(scenario())
+
+
+def test_connections_that_the_server_ends_are_opened_again(cluster: Cluster, postgresql_template: str) -> None:
+    url = cluster.create(postgresql_template)
+
+    async def scenario() -> None:
+        async with Database(url) as database:
+            await database.write(add("a"))
+            await database.read(lambda transaction: transaction.rows(_EMAILS))
+            with psycopg.connect(url, autocommit=True) as other:
+                others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                other.execute(f"SELECT pg_terminate_backend(pid) {others}")
+            assert await database.write(add("b")) == 1
+            rows = await database.read(lambda transaction: transaction.rows(_EMAILS))
+            assert [row[0] for row in rows] == ["a", "b"]
+
+    asyncio.run(scenario())
+    cluster.drop(url)
+
+
+def test_a_database_that_somebody_locks_is_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from unmask.gateway.db import backends
+
+    url = f"sqlite:///{tmp_path}/a.db"
+    address, backend = parse_url(url)
+
+    async def scenario() -> None:
+        async with Database(url) as database:
+            await database.write(add("a"))
+            other = backend.connect(address)
+            other.cursor().execute("BEGIN IMMEDIATE")
+            with pytest.raises(DatabaseUnavailableError, match="OperationalError"):
+                await database.write(add("b"))
+            # Readers do not care.
+            assert len(await database.read(lambda transaction: transaction.rows(_EMAILS))) == 1
+            other.close()
+            assert await database.write(add("b")) == 1
+
+    pragmas = tuple(each for each in backends.SQLITE_PRAGMAS if "busy_timeout" not in each)
+    monkeypatch.setattr(backends, "SQLITE_PRAGMAS", (*pragmas, "PRAGMA busy_timeout = 20"))
+    asyncio.run(scenario())
+
+
+def test_a_writer_that_does_not_keep_up_takes_nothing_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "WAITING", 3)
+
+    async def scenario() -> None:
+        async with Database(f"sqlite:///{tmp_path}/a.db") as database:
+            results = await together(database, *(add(str(number)) for number in range(5)))
+            assert results[:3] == [1] * 3
+            assert all("does not keep up" in str(result) for result in results[3:])
+
+    asyncio.run(scenario())
+
+
+def test_what_waits_when_it_is_closed_is_done(url: str) -> None:
+    async def scenario() -> None:
+        database = Database(url)
+        tasks = [asyncio.create_task(database.write(add(str(number)))) for number in range(20)]
+        await asyncio.sleep(0)
+        await asyncio.to_thread(database.close)
+        assert await asyncio.gather(*tasks) == [1] * 20
+        for asked in (database.write(add("x")), database.read(lambda transaction: None)):
+            with pytest.raises(DatabaseUnavailableError, match="closed"):
+                await asked
+        await asyncio.to_thread(database.close)  # once more is no harm
+
+    asyncio.run(scenario())
+    assert len(emails(url)) == 20
+
+
+def test_a_loop_that_is_gone_does_not_stop_the_writer(url: str) -> None:
+    database = Database(url)
+    gate = Gate()
+
+    async def leave() -> None:
+        asyncio.get_running_loop().create_task(database.write(gate))
+        await asyncio.to_thread(gate.entered.wait, 20)
+
+    asyncio.run(leave())
+    gate.opened.set()
+    assert asyncio.run(database.write(add("a"))) == 1
+    database.close()
+
+
+def test_only_what_must_outlive_a_power_cut_waits_for_the_disk(url: str) -> None:
+    async def first(database: Database, *, durable: bool) -> str:
+        faults = break_statements(database)
+        await database.write(add(f"{durable} {time.monotonic_ns()}"), durable=durable)
+        return faults.seen[0]
+
+    async def scenario() -> None:
+        sure = {"PRAGMA synchronous = FULL", "BEGIN; SET LOCAL synchronous_commit = on"}
+        async with Database(url) as database:
+            assert await first(database, durable=False) not in sure
+            assert await first(database, durable=True) in sure
+            assert await first(database, durable=False) not in sure
+        async with Database(url, always_durable=True) as database:
+            assert await first(database, durable=False) in sure
+
+    asyncio.run(scenario())
+
+
+def test_the_log_is_flushed_aside(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+
+    async def scenario() -> None:
+        async with Database(f"sqlite:///{path}") as database:
+            before = path.stat().st_mtime_ns
+            for number in range(5):
+                await database.write(add(str(number)))
+            for _ in range(100):
+                if path.stat().st_mtime_ns != before:
+                    return
+                await asyncio.sleep(0.1)
+            pytest.fail("nothing came into the database file")
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("mysql://root:secret@host/x", "of the kind 'mysql'"),
+        ("secret", "cannot be read"),
+        ("sqlite://", "names no file"),
+        ("sqlite:///:memory:", "names no file"),
+    ],
+)
+def test_urls_that_cannot_be_used_are_refused(url: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as refusal:
+        Database(url)
+    assert "secret" not in str(refusal.value)
+
+
+def test_a_server_that_is_not_there_is_told_without_the_password(tmp_path: Path) -> None:
+    with pytest.raises(DatabaseUnavailableError, match="OperationalError") as refusal:
+        Database(f"postgresql://ada:secret@/x?host={tmp_path}")
+    assert "ada:***@" in str(refusal.value)
+    assert "secret" not in str(refusal.value)
+
+
+def test_accounts_need_no_torch() -> None:
+    code = (
+        "import sys; import unmask.gateway.accounts.ledger, unmask.gateway.accounts.keyring; "
+        "import unmask.gateway.accounts.audit, unmask.gateway.db.backup; "
+        "assert not {'torch', 'transformers', 'numpy', 'starlette'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
