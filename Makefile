@@ -41,12 +41,13 @@ bench-train: $(VENV)/.dev $(VENV)/.ready  ## this machine: training steps of Unm
 bench-serve: $(VENV)/.dev $(VENV)/.ready  ## this machine: the server under load, and other servers; 20 minutes (SERVE='--only fake')
 	$(BIN)/python benchmarks/serve.py $(SERVE)
 
-evaluate: $(VENV)/.dev $(VENV)/.ready  ## our encoders on the development sets (DATA=FOLDER), and the README's table
+evaluate: $(VENV)/.dev $(VENV)/.ready  ## our encoders on the development sets (DATA=FOLDER), README's table, the catalogue
 	for model in smollm2-135m-mntp smollm2-135m-unsup smollm2-135m-sup; do \
 	  $(BIN)/unmask eval --suite $(DATA) --model $$model --limit 400 --max-length 48 --output $(EVALUATION) || exit 1; \
 	done
 	$(BIN)/unmask eval compare $(EVALUATION)/* --output docs/evaluation.html --replace
 	$(BIN)/python -m experiments.readme_table
+	$(BIN)/python -m unmask.gateway.catalogue.measuring $(EVALUATION)
 
 clean:  ## remove .venv and everything made by tools
 	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .bench

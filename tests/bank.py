@@ -149,16 +149,22 @@ class Bank:
 
 def raw(url: str, *statements: str) -> list[tuple[Any, ...]]:
     """Run statements on a connection of their own, committed together; return the last one's rows."""
+    return all_rows(url, *statements)[-1]
+
+
+def all_rows(url: str, *statements: str) -> list[list[tuple[Any, ...]]]:
+    """Run statements on a connection of their own, committed together; return the rows of each."""
     address, backend = parse_url(url)
     connection = backend.connect(address)
     try:
         cursor = connection.cursor()
         cursor.execute("BEGIN")
+        found = []
         for statement in statements:
             cursor.execute(statement)
-        found = cursor.fetchall() if cursor.description else []
+            found.append([tuple(row) for row in cursor.fetchall()] if cursor.description else [])
         cursor.execute("COMMIT")
-        return [tuple(row) for row in found]
+        return found
     finally:
         connection.close()
 

@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("alembic")
 pytest.importorskip("psycopg")
 
-from tests.bank import Bank, Faults, bank, break_statements, order
+from tests.bank import Bank, Faults, all_rows, bank, break_statements, order
 from unmask.gateway.accounts.keyring import Key
 from unmask.gateway.accounts.money import Hold, Retry
 from unmask.gateway.db.errors import DatabaseUnavailableError
@@ -60,16 +60,17 @@ async def prepare(b: Bank, name: str) -> Case:
     return Case(b, key, hold, retried)
 
 
-def state(case: Case) -> tuple[Any, ...]:
+def state(case: Case) -> list[list[tuple[Any, ...]]]:
     """Return what is to be seen of an account, numbers that come out otherwise each time apart."""
     mine = f"WHERE user_id = {case.key.user_id}"
-    return (
-        case.bank.rows(f"SELECT balance, held FROM balances {mine}"),
-        case.bank.rows(f"SELECT kind, amount FROM entries {mine} ORDER BY id"),
-        case.bank.rows(f"SELECT amount FROM holds {mine} ORDER BY amount"),
-        case.bank.rows(f"SELECT key, charged, outcome FROM idempotency {mine} ORDER BY key"),
-        case.bank.rows(f"SELECT name, revoked_at IS NULL, expires_at FROM keys {mine} ORDER BY id"),
-        case.bank.rows(f"SELECT spent FROM key_usage JOIN keys ON keys.id = key_id {mine} ORDER BY key_id"),
+    return all_rows(
+        case.bank.url,
+        f"SELECT balance, held FROM balances {mine}",
+        f"SELECT kind, amount FROM entries {mine} ORDER BY id",
+        f"SELECT amount FROM holds {mine} ORDER BY amount",
+        f"SELECT key, charged, outcome FROM idempotency {mine} ORDER BY key",
+        f"SELECT name, revoked_at IS NULL, expires_at FROM keys {mine} ORDER BY id",
+        f"SELECT spent FROM key_usage JOIN keys ON keys.id = key_id {mine} ORDER BY key_id",
     )
 
 

@@ -270,7 +270,7 @@ def test_users_have_an_address_each(url: str) -> None:
                 await b.users.get(user.id + 1)
             with pytest.raises(UnknownUserError):
                 await b.users.find("bob@example.org")
-            for address in ("", "ada", "@b", "a@", "a b@c", "a@b\n.c", "a" * 250 + "@b.c"):
+            for address in ("", "ada", "@b", "a@", "a b@c", "a@b\n.c", "a" * 251 + "@b.c"):
                 with pytest.raises(InputError):
                     await b.users.add(address)
 
@@ -311,7 +311,7 @@ def test_no_key_is_seen_again(url: str, caplog: pytest.LogCaptureFixture) -> Non
             seen.extend(repr(raw(url, f"SELECT * FROM {table}")) for table in tables)
             assert SECRET.decode() not in "".join(seen)
         try:
-            await b.keyring.authenticate(secrets[0].reveal())
+            await b.keyring.authenticate(secrets[3].reveal())
         except DatabaseUnavailableError as error:
             seen.append("".join(traceback.format_exception(error)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import resource
 import signal
 import socket
@@ -22,7 +23,7 @@ import pytest
 from pydantic import SecretStr
 
 from tests.integration.test_api_support import KEY, Process, RecordingEngine, Running, serving, wait_until
-from unmask.errors import InputError
+from unmask.errors import InputError, ModelColdError, ModelUnavailableError, StoppingError
 from unmask.gateway.api.app import Application
 from unmask.gateway.api.settings import Settings, load_settings
 
@@ -166,6 +167,16 @@ def test_a_failure_is_logged_without_the_text(tmp_path: Path, caplog: pytest.Log
     failed = next(line for line in lines if line["message"] == "request failed")
     assert (failed["failure"]["class"], failed["request_id"]) == ("ValueError", answer.headers["x-request-id"])
     assert any("embed" in place for place in failed["failure"]["at"])
+
+
+@pytest.mark.parametrize("kind", [ModelColdError, ModelUnavailableError, StoppingError])
+def test_a_model_that_is_not_there_yet_is_no_failure_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: type[Exception]
+) -> None:
+    with serving(tmp_path) as running, running.client() as client:
+        running.knobs.failures.append(kind("Not now."))
+        assert client.post("/v1/embeddings", json={"model": "fake", "input": "x"}).status_code == 503
+    assert not [record for record in caplog.records if record.levelno > logging.INFO]
 
 
 # --- a process of its own --------------------------------------------------------------------------

@@ -18,7 +18,7 @@ pytest.importorskip("psycopg")
 import psycopg
 from sqlalchemy import insert, select
 
-from tests.bank import break_statements, raw
+from tests.bank import Faults, break_statements, raw
 from tests.databases import Cluster
 from unmask.errors import InputError, UnmaskError
 from unmask.gateway.db import writer
@@ -146,7 +146,7 @@ def test_nobody_waits_for_an_answer_in_vain_when_the_database_is_gone(url: str) 
         async with Database(url) as database:
             faults = break_statements(database)
             await database.write(add("before"))
-            faults.set(4)
+            faults.set(6)
             results = await together(database, *(add(str(number)) for number in range(5)))
             assert {type(result) for result in results} == {DatabaseUnavailableError}
             assert len({id(result) for result in results}) == 5
@@ -253,19 +253,19 @@ def test_a_loop_that_is_gone_does_not_stop_the_writer(url: str) -> None:
 
 
 def test_only_what_must_outlive_a_power_cut_waits_for_the_disk(url: str) -> None:
-    async def first(database: Database, *, durable: bool) -> str:
-        faults = break_statements(database)
+    async def first(database: Database, faults: Faults, *, durable: bool) -> str:
+        faults.set(None)
         await database.write(add(f"{durable} {time.monotonic_ns()}"), durable=durable)
         return faults.seen[0]
 
     async def scenario() -> None:
         sure = {"PRAGMA synchronous = FULL", "BEGIN; SET LOCAL synchronous_commit = on"}
         async with Database(url) as database:
-            assert await first(database, durable=False) not in sure
-            assert await first(database, durable=True) in sure
-            assert await first(database, durable=False) not in sure
+            faults = break_statements(database)
+            for durable in (False, True, False):
+                assert (await first(database, faults, durable=durable) in sure) is durable
         async with Database(url, always_durable=True) as database:
-            assert await first(database, durable=False) in sure
+            assert await first(database, break_statements(database), durable=False) in sure
 
     asyncio.run(scenario())
 

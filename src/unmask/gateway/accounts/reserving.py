@@ -3,8 +3,8 @@
 The triggers do the rest in the same statement (``r0002_credit.py``): what is held, and what the key has used.
 
 The limits a minute are kept as the time until which the key has used them up, had it used them evenly (GCRA, the
-"virtual scheduling" of ITU-T I.371): one number instead of a window of requests, exact, and right after a clock that
-jumped, since no time further ahead than a minute counts.
+"virtual scheduling" of ITU-T I.371): one number instead of a window of requests, and exact. A clock that goes back
+locks nobody out, since no time far ahead counts.
 """
 
 from __future__ import annotations
@@ -35,8 +35,12 @@ _minute: Final = literal(MINUTE, Integer64)
 
 
 def _level(until: ColumnElement[int]) -> ColumnElement[int]:
-    """Return when a key that used nothing more would be as good as new: from now to a minute ahead."""
-    return case((until > _now + _minute, _now + _minute), (until < _now, _now), else_=until)
+    """Return when a key that used nothing more would be as good as new: from now to a minute ahead, or two.
+
+    Further ahead it cannot be unless the clock went back: the key is then as good as new. The second minute is for
+    processes whose clocks do not quite agree.
+    """
+    return case((or_(until < _now, until > _now + 2 * MINUTE), _now), else_=until)
 
 
 _requests_until: Final = _level(key_usage.c.requests_until) + func.coalesce(_minute // keys.c.requests_per_minute, 0)

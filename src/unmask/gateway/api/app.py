@@ -8,6 +8,7 @@ from collections.abc import MutableMapping, Sequence
 from typing import Any, Final
 
 from unmask.engine.contract import EmbeddingEngine
+from unmask.errors import ModelColdError, ModelUnavailableError, StoppingError
 from unmask.gateway.api import metrics
 from unmask.gateway.api.batch_runner import BatchRunner
 from unmask.gateway.api.batch_store import BatchStore
@@ -37,6 +38,8 @@ _log: Final = logging.getLogger("unmask.requests")
 ANSWERS: Final = 0.8
 #: What a request is logged and counted as if its client hung up before the answer.
 _GONE: Final = 499
+#: Answers of 500 and more that are no failures of their request: the engine's log says what there is to say.
+_EXPECTED: Final = (ModelColdError, ModelUnavailableError, StoppingError)
 
 
 class Application:
@@ -153,7 +156,7 @@ class Application:
             raise
         except Exception as error:  # noqa: BLE001 - the table has a row for everything
             refusal = refusal_of(error)
-            if refusal.status >= 500:
+            if refusal.status >= 500 and not isinstance(error, _EXPECTED):
                 _log.error(
                     "request failed", extra={"fields": {"request_id": call.request_id, "failure": describe(error)}}
                 )

@@ -11,11 +11,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import URL, inspect
+from sqlalchemy import URL
 
 from unmask.gateway.db.backends import parse_url, postgresql_address, shown
 from unmask.gateway.db.errors import BackupError
-from unmask.gateway.db.migrating import exclusive
+from unmask.gateway.db.migrating import exclusive, tables_of
 
 _DRAFT: Final = ".draft"
 
@@ -68,7 +68,7 @@ def restore(url: str, source: Path) -> None:
         _put_back_sqlite(source, Path(str(address.database)))
         return
     with exclusive(url) as connection:
-        if inspect(connection).get_table_names():
+        if tables_of(connection):
             raise BackupError(f"The database {shown(address)} has tables. Restore into a new one: createdb NAME")
     _run("pg_restore", ["--exit-on-error", "--single-transaction", "--no-owner", str(source)], address)
 

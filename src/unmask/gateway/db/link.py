@@ -70,11 +70,12 @@ class Link:
 
     def close(self) -> None:
         """Close the connection; what was not committed is undone."""
-        connection, self._connection, self._cursor = self._connection, None, None
-        if connection is not None:
-            # It is of no more use, whatever it says.
-            with suppress(self._backend.failures):
-                connection.close()
+        connection, cursor, self._connection, self._cursor = self._connection, self._cursor, None, None
+        # They are of no more use, whatever they say. SQLite keeps a connection, and its lock, while a cursor is open.
+        for each in (cursor, connection):
+            if each is not None:
+                with suppress(self._backend.failures):
+                    each.close()
 
     def unavailable(self, error: BaseException) -> DatabaseUnavailableError:
         """Return what is told of an error of the driver: its class, not its words, which may hold values."""

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, NullPool, create_engine, event, inspect
 from sqlalchemy.exc import DBAPIError
 
 from unmask.gateway.db.backends import SQLITE_PRAGMAS, parse_url, shown
-from unmask.gateway.db.errors import DatabaseUnavailableError, SchemaError
+from unmask.gateway.db.errors import DatabaseError, DatabaseUnavailableError, SchemaError
 
 _SCRIPTS: Final = Path(__file__).with_name("migrations")
 #: Any number, the same in every process: only one migrates at a time.
@@ -55,7 +55,7 @@ def prepare(url: str) -> None:
                 f"The database {_name(url)} has the tables of version {version}; expected {head()}. "
                 "Back it up, then run: unmask gateway migrate"
             )
-        if inspect(connection).get_table_names():
+        if tables_of(connection):
             raise SchemaError(f"The database {_name(url)} has tables that are not Unmask's. Choose an empty one.")
         command.upgrade(_config(connection), "head")
 
@@ -69,6 +69,7 @@ def upgrade(url: str, version: str = "head") -> None:
 
     Raises:
         DatabaseUnavailableError: it cannot be reached, or somebody uses it.
+        DatabaseError: it refuses a step; nothing is changed.
     """
     with exclusive(url) as connection:
         command.upgrade(_config(connection), version)
@@ -83,6 +84,7 @@ def downgrade(url: str, version: str) -> None:
 
     Raises:
         DatabaseUnavailableError: it cannot be reached, or somebody uses it.
+        DatabaseError: it refuses a step; nothing is changed.
     """
     with exclusive(url) as connection:
         command.downgrade(_config(connection), version)
@@ -94,9 +96,11 @@ def exclusive(url: str) -> Iterator[Connection]:
 
     Raises:
         DatabaseUnavailableError: it cannot be reached, or somebody uses it.
+        DatabaseError: it refuses a statement; the transaction is undone.
     """
     address, backend = parse_url(url)
     engine = create_engine(address, poolclass=NullPool, hide_parameters=True)
+    begun = False
     if backend.name == "sqlite":
         event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
@@ -104,12 +108,22 @@ def exclusive(url: str) -> Iterator[Connection]:
         with engine.begin() as connection:
             if backend.name == "postgresql":
                 connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
+            begun = True
             yield connection
     except DBAPIError as error:
+        if begun:
+            raise DatabaseError(
+                f"The database {shown(address)} refused: {str(error.orig).splitlines()[0]}. Nothing was changed."
+            ) from error
         raise DatabaseUnavailableError(
             f"The database {shown(address)} cannot be used now: {type(error.orig).__name__}. "
             "Check its address, and that it runs."
         ) from error
+
+
+def tables_of(connection: Connection) -> set[str]:
+    """Return the names of a database's tables, the one apart that its version is in."""
+    return set(inspect(connection).get_table_names()) - {"alembic_version"}
 
 
 def _set_up_sqlite(connection: object, _: object) -> None:
