@@ -43,7 +43,7 @@ bench-serve: $(VENV)/.dev $(VENV)/.ready  ## this machine: the server under load
 
 evaluate: $(VENV)/.dev $(VENV)/.ready  ## our encoders on the development sets (DATA=FOLDER), README's table, the catalogue
 	for model in smollm2-135m-mntp smollm2-135m-unsup smollm2-135m-sup; do \
-	  $(BIN)/unmask eval --suite $(DATA) --model $$model --limit 400 --max-length 48 --output $(EVALUATION) || exit 1; \
+	  $(BIN)/unmask eval --suite $(DATA) --model $$model --limit 400 --max-length 48 --replace --output $(EVALUATION) || exit 1; \
 	done
 	$(BIN)/unmask eval compare $(EVALUATION)/* --output docs/evaluation.html --replace
 	$(BIN)/python -m experiments.readme_table
