@@ -1,1 +1,0 @@
-"""Who may call, and what they pay: users, keys, prepaid credit."""

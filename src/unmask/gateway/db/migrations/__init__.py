@@ -1,1 +1,0 @@
-"""How the schema came about, a step a module; ``env.py`` is Alembic's way in."""

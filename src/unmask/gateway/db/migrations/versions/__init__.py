@@ -1,1 +1,0 @@
-"""The steps. A step that was released never changes."""
