@@ -39,7 +39,7 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def models() -> CrossEncoders:
-    return CrossEncoders("cpu", 1)
+    return CrossEncoders("cpu", None)
 
 
 def tokenizer_of(models: CrossEncoders, folder: Path, max_length: int | None = None) -> PairTokenizer:

@@ -417,6 +417,25 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(
         assert loss_of(Path("run/1-mntp")) == loss_of(whole / "1-mntp")
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_going_on_with_other_threads_is_said(
+    place: Place, unmask: Unmask, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        stop(place, Path("run"), monkeypatch)
+        Path("tiny.json").write_text(recipe_json(place.recipe))
+        torch.set_num_threads(threads)
+        command = ("train", "recipe", "tiny.json", "-o", "run", "--every", "2", "--device", "cpu", "--resume")
+        status, _, err = unmask(*command)
+    finally:
+        torch.set_num_threads(before)
+    assert status == 0
+    assert ("goes on from step 4 on" in err) == (threads == 2)
+    assert (", 2 threads, was on" in err) == (threads == 2)
+
+
 def test_the_newest_checkpoint_is_that_of_the_highest_step(tmp_path: Path) -> None:
     for step in (999_999, 1_000_000, 2):
         (tmp_path / f"step-{step:06d}").mkdir()

@@ -31,7 +31,7 @@ def notes(recipe: Recipe, results: Sequence[StageResult], sts: str | None) -> st
         rows += [f"Score: Spearman's correlation of cosine and people's scores on `{sts}`, by which the adapter of "
                  "each stage was chosen.", ""]  # fmt: skip
     rows += [
-        f"Hardware: {results[-1].device}{_several(results[-1].processes)}. Seed {recipe.seed}.",
+        f"Hardware: {results[-1].reached.hardware}{_several(results[-1].processes)}. Seed {recipe.seed}.",
         "",
         "Data:",
         "",

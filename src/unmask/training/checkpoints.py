@@ -51,6 +51,7 @@ class Reached:
         seconds: time spent training, of earlier parts of the run too.
         best_score: highest score so far, None before the first evaluation.
         best_step: step of that score.
+        hardware: what computed the last step; another may round otherwise.
     """
 
     step: int = 0
@@ -58,6 +59,7 @@ class Reached:
     seconds: float = 0.0
     best_score: float | None = None
     best_step: int | None = None
+    hardware: str | None = None
 
 
 class Checkpoints:

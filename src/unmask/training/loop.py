@@ -12,6 +12,7 @@ from typing import Any, Final
 import torch
 
 from unmask.errors import TrainingError
+from unmask.hardware import hardware
 from unmask.hub.cache import atomic_folder
 from unmask.progress import Progress
 from unmask.training.checkpoints import Checkpoints, Reached, writing
@@ -72,6 +73,7 @@ class Training:
         score: higher is better; the adapter kept is that of the highest score, or the last one if None.
         pace: how often to pause, and when to end.
         progress: show a bar.
+        say: told what the user should know, a line at a time.
     """
 
     stage: Stage
@@ -85,6 +87,7 @@ class Training:
     score: Callable[[], float] | None = None
     pace: Pace
     progress: bool = True
+    say: Callable[[str], None] = print
 
     def __call__(self) -> Reached:
         """Train from the newest checkpoint, or from the beginning, and leave the adapter in ``folder/adapter``.
@@ -96,7 +99,7 @@ class Training:
             TrainingError: a loss or gradient is not a number, or nothing can be written. Checkpoints stay whole.
         """
         checkpoints = Checkpoints(self.folder / "checkpoints", self.run.model, self.optimizer, self.run.accelerator)
-        reached = checkpoints.load_newest()
+        reached = self._here(checkpoints.load_newest())
         main = self.run.accelerator.is_main_process
         bar = Progress(
             self.stage.kind,
@@ -117,6 +120,16 @@ class Training:
         if reached.best_step is None or not (self.folder / "adapter").is_dir():
             self._keep_adapter()
         return reached
+
+    def _here(self, reached: Reached) -> Reached:
+        """Say where the run goes on, if elsewhere: with another number of threads, too, sums are rounded otherwise."""
+        here = hardware(self.run.device)
+        if reached.hardware not in (None, here):
+            self.say(
+                f"  goes on from step {reached.step:,} on {here}, was on {reached.hardware}: from here on it "
+                "differs, in the last digits at first, from a run never stopped"
+            )
+        return replace(reached, hardware=here)
 
     def _ended(self, reached: Reached) -> bool:
         enough = self.pace.max_tokens is not None and reached.tokens >= self.pace.max_tokens

@@ -26,7 +26,6 @@ from accelerate import Accelerator, DistributedType
 from unmask.checkpoint import MAX_LENGTH
 from unmask.encoder import Encoder
 from unmask.errors import InputError, UnmaskError
-from unmask.hardware import hardware
 from unmask.training import card, monitor
 from unmask.training.checkpoints import Reached, writing
 from unmask.training.data.batches import Batches
@@ -62,7 +61,6 @@ class StageResult:
         reached: how far it came.
         trainable: trained parameters.
         data: the report of what was read, as lines.
-        device: what it ran on.
         processes: how many.
         loss: mean of its last twentieth of steps.
     """
@@ -71,7 +69,6 @@ class StageResult:
     reached: Reached
     trainable: int
     data: list[str]
-    device: str
     processes: int
     loss: float
 
@@ -194,13 +191,13 @@ class _Work:
             score=partial(sts.score, encoder) if sts else None,
             pace=self.options.pace,
             progress=self.options.progress,
+            say=self.say,
         )()
         result = StageResult(
             kind=stage.kind,
             reached=reached,
             trainable=run.trainee.trainable,
             data=rows.report.lines(),
-            device=hardware(self.accelerator.device),
             processes=self.accelerator.num_processes,
             loss=_last_loss(place),
         )
