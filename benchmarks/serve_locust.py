@@ -12,6 +12,7 @@ server, and here both share a machine.
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import sys
@@ -122,6 +123,8 @@ def attack(work: dict[str, Any]) -> Sender:
 def main(name: str) -> None:
     """Do what a file says and add what became of it."""
     logging.basicConfig(level=logging.WARNING)
+    # A full collection over the greenlets of all requests stops the generator for 50 ms: none of the server's time.
+    gc.disable()
     file, start = Path(name), time.process_time()
     sender = attack(json.loads(file.read_text()))
     file.write_text(json.dumps({"hits": sender.hits, "processor_seconds": time.process_time() - start}))

@@ -255,6 +255,7 @@ def _bars(axis: Any, mixes: dict[str, Any]) -> None:
     axis.set_xticks([place + width * (len(names) - 1) / 2 for place in range(len(mixes))], list(mixes))
     axis.set_ylabel("tokens a second")
     axis.set_title("through HTTP, the same model and texts", fontsize=10)
+    axis.margins(y=0.35)  # room for the legend above the bars
     axis.legend(fontsize=8)
 
 
