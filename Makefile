@@ -10,7 +10,7 @@ DATA ?= ../shared/data/dev
 EVALUATION := experiments/results/evaluation
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test test-slow demo bench bench-train bench-serve evaluate clean
+.PHONY: help setup check test test-slow demo gateway bench bench-train bench-serve evaluate clean
 
 help:  ## list the tasks
 	@sed -n 's/^\([a-z-]*\):.*##\(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -23,14 +23,19 @@ check: $(VENV)/.dev  ## format, lint, types, import contract
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# A worker a core, files apart; each worker's torch has one thread, or they would wait for one another.
 test: $(VENV)/.dev  ## all tests but the slow ones
-	$(BIN)/python -m pytest
+	@tests/servers.sh
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 test-slow: $(VENV)/.dev $(VENV)/.ready  ## the tests that need minutes, or the real model
 	$(BIN)/python -m pytest -m slow
 
 demo: $(VENV)/.ready  ## turn a real language model into an encoder and search with it
 	@$(BIN)/python examples/search_stdlib.py
+
+gateway: $(VENV)/.hosted  ## the hosted API on this machine: site, accounts, keys, credit; says where to look
+	@$(BIN)/unmask gateway
 
 bench: $(VENV)/.dev $(VENV)/.ready  ## this machine: Unmask, sentence-transformers, llm2vec, the ceiling
 	$(BIN)/python benchmarks/cpu.py
@@ -63,6 +68,11 @@ $(VENV)/.pip:
 $(VENV)/.ready: pyproject.toml constraints.txt | $(VENV)/.pip
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
 	@touch $@
+
+$(VENV)/.hosted: pyproject.toml constraints.txt | $(VENV)/.pip
+	@echo "Installing what the gateway needs …"
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[gateway]'
+	@touch $@ $(VENV)/.ready
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.pip
 	@echo "Installing what development needs …"

@@ -1,10 +1,12 @@
 """The server under load: what HTTP costs, what the API bears, what stays over minutes, what others do.
 
-    python benchmarks/serve.py [--only saturation fake endurance peers] [--rounds 3] [--minutes 5] [--quick]
+    python benchmarks/serve.py [--only saturation fake credit endurance peers] [--rounds 3] [--minutes 5] [--quick]
 
 - saturation: tokens a second through HTTP against ``Encoder.encode`` on the same texts, by turns.
 - fake: an engine that computes nothing: requests a second as fast as clients can; and how long an answer takes at a
   fixed rate of half of what is asked of the server, sent whether there are answers or not.
+- credit: the same without keys and through the gateway, by turns, which checks a key and reserves and charges credit
+  (SQLite): requests a second, and what that adds to an answer's time at half of what is asked of the gateway.
 - endurance: 64 clients with texts of all lengths; errors, and memory over time.
 - peers: other servers on the same model, texts and clients, by turns.
 
@@ -32,6 +34,7 @@ import numpy as np
 import serve_report
 import torch
 from cpu import MODEL, ROOT, WORK, hardware
+from serve_fake import MODEL as FAKE
 from serve_load import LOCUST, Load, attack, body
 from serve_servers import SERVICES, Server, running
 
@@ -44,6 +47,8 @@ RESULT = Path(__file__).parent / "results" / "serve.json"
 PEERS = ("unmask", "sentence-transformers", "infinity")
 #: Requests a second that are asked of a process; latency is measured at half of it.
 RATE = 2000
+#: Likewise of a gateway's process.
+PAID_RATE = 1000
 _SHORT = "how do I compress a file"
 _CLIENTS = 64
 
@@ -113,7 +118,7 @@ def saturation(sizes: Sizes) -> dict[str, Any]:
 
 def fake(sizes: Sizes) -> dict[str, Any]:
     """Measure the API over an engine that computes nothing."""
-    bodies, rounds = [body("fake", _SHORT)], []
+    bodies, rounds = [body(FAKE, _SHORT)], []
     with running("fake") as server:
         attack(server.url, bodies, clients=_CLIENTS, seconds=2)
         for number in range(sizes.rounds):
@@ -134,6 +139,31 @@ def fake(sizes: Sizes) -> dict[str, Any]:
             )
             print(f"fake {number + 1}/{sizes.rounds}: {rounds[-1]}", flush=True)
     return {"text": _SHORT, "clients": _CLIENTS, "rate": RATE // 2, "goal": RATE, "rounds": rounds}
+
+
+def credit(sizes: Sizes) -> dict[str, Any]:
+    """Measure what keys and credit add to the API, by turns."""
+    bodies, rounds = [body(FAKE, _SHORT)], []
+    with running("fake") as plain, running("gateway") as paid:
+        for number in range(sizes.rounds):
+            taken: dict[str, Any] = {"errors": {}}
+            for name, server in (("plain", plain), ("paid", paid)):
+                headers = server.headers
+                before = server.processor_seconds()
+                fast = attack(server.url, bodies, clients=_CLIENTS, seconds=sizes.seconds, headers=headers)
+                used = server.processor_seconds() - before
+                steady = attack(
+                    server.url, bodies, clients=1000, rate=PAID_RATE // 2, seconds=2 * sizes.seconds, headers=headers
+                )
+                taken[name] = {
+                    "requests_per_second": len(fast.hits) / fast.seconds,
+                    "processor_seconds_per_request": used / len(fast.hits),
+                    "steady": _latencies(steady),
+                }
+                _count(taken["errors"], fast.errors | steady.errors)
+            rounds.append(taken)
+            print(f"credit {number + 1}/{sizes.rounds}: {taken}", flush=True)
+    return {"clients": _CLIENTS, "rate": PAID_RATE // 2, "goal": PAID_RATE, "rounds": rounds}
 
 
 def endurance(sizes: Sizes) -> dict[str, Any]:
@@ -175,6 +205,7 @@ def peers(sizes: Sizes) -> dict[str, Any]:
 PARTS: dict[str, Callable[[Sizes], dict[str, Any]]] = {
     "saturation": saturation,
     "fake": fake,
+    "credit": credit,
     "endurance": endurance,
     "peers": peers,
 }

@@ -12,10 +12,14 @@ from unmask.engine.fake import FakeEngine
 from unmask.gateway.api.server import run_server
 from unmask.gateway.api.settings import ModelSettings, Settings
 
+#: What it is called: the gateway's catalogue has to know it.
+MODEL = "smollm2-135m-unsup"
+
 
 def main(port: str, data: str) -> None:
     """Serve until told to stop."""
-    run_server(Settings(port=int(port), data=Path(data), models={"fake": ModelSettings()}), FakeEngine())
+    settings = Settings(port=int(port), data=Path(data), models={MODEL: ModelSettings()}, mteb_instructions=False)
+    run_server(settings, FakeEngine(models=(MODEL,)))
 
 
 if __name__ == "__main__":

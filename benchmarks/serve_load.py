@@ -11,7 +11,7 @@ import json
 import math
 import subprocess
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -92,7 +92,13 @@ def body(model: str, texts: str | Sequence[str]) -> bytes:
 
 
 def attack(
-    url: str, bodies: Sequence[bytes], *, clients: int, rate: float | None = None, seconds: float | None = None
+    url: str,
+    bodies: Sequence[bytes],
+    *,
+    clients: int,
+    rate: float | None = None,
+    seconds: float | None = None,
+    headers: Mapping[str, str] | None = None,
 ) -> Load:
     """Send requests to ``url`` and wait for all answers.
 
@@ -103,6 +109,7 @@ def attack(
             many connections there may be.
         rate: requests a second, whether there are answers or not; None: as fast as the clients can.
         seconds: in which to send; None: until each body was sent once.
+        headers: of the requests; None: their type alone.
     """
     address, file = urlsplit(url), WORK / "serve-load.json"
     work = {
@@ -113,6 +120,7 @@ def attack(
         "clients": clients,
         "rate": rate,
         "seconds": seconds,
+        "headers": dict(headers or {"Content-Type": "application/json"}),
     }
     file.write_text(json.dumps(work))
     script = Path(__file__).with_name("serve_locust.py")

@@ -2,9 +2,10 @@
 
     python serve_locust.py FILE
 
-FILE holds ``{"host", "port", "path", "bodies", "clients", "rate", "seconds"}`` and receives ``{"hits": [[due, sent,
-seconds, status, error], …], "processor_seconds": s}``. Without a rate each user sends its next request when it has its
-answer. With one, requests are due at even times, whether there are answers or not, each on a connection that is free.
+FILE holds ``{"host", "port", "path", "bodies", "clients", "rate", "seconds", "headers"}`` and receives
+``{"hits": [[due, sent, seconds, status, error], …], "processor_seconds": s}``. Without a rate each user sends its next
+request when it has its answer. With one, requests are due at even times, whether there are answers or not, each on a
+connection that is free.
 
 Users hold geventhttpclient's client themselves: Locust's own wrapper around it takes as much processor time as the
 server, and here both share a machine.
@@ -29,7 +30,6 @@ from locust import User, constant, task
 from locust.env import Environment
 from locust.exception import StopUser
 
-_HEADERS = {"Content-Type": "application/json"}
 _TIMEOUT = 600.0
 
 
@@ -61,7 +61,7 @@ class Sender:
         """Send a request and read its answer."""
         sent, status, error, length, exception = time.perf_counter(), 0, "", 0, None
         try:
-            response = self.client.post(self._work["path"], body, headers=_HEADERS)
+            response = self.client.post(self._work["path"], body, headers=self._work["headers"])
             length, status = len(response.read()), response.status_code
         except (OSError, gevent.Timeout) as failure:
             error, exception = type(failure).__name__, failure

@@ -18,6 +18,8 @@ import numpy as np
 SHARE, SLOWEST = 0.92, 0.015
 #: Share of the memory by which it may grow from the second to the last third of the minutes and count as flat.
 FLAT = 0.01
+#: Seconds that keys and credit may add to what 99 % are answered within.
+ADDED = 0.005
 NAMES = {
     "unmask": "Unmask",
     "sentence-transformers": "sentence-transformers behind FastAPI",
@@ -105,6 +107,40 @@ counts from when its request was due (99 % were sent within {_spread(late, 1)} m
 _LOADS = ("steady", "saturated")
 
 
+def _credit(part: dict[str, Any]) -> str:
+    rounds, rate, goal = part["rounds"], part["rate"], part["goal"]
+    fast, cost = (
+        {name: [scale * each[name][key] for each in rounds] for name in ("plain", "paid")}
+        for key, scale in (("requests_per_second", 1), ("processor_seconds_per_request", 1e6))
+    )
+    rows = "\n".join(
+        f"| {kind} | "
+        + " | ".join(_spread([1e3 * each[name]["steady"][kind] for each in rounds], 1) for name in fast)
+        + f" | {_spread([1e3 * each for each in _added(part, kind)], 1)} |"
+        for kind in rounds[0]["paid"]["steady"]
+    )
+    added = median(_added(part, "p99"))
+    return f"""## Keys and credit
+
+The same over the same engine, without keys and through the gateway: each request's key is looked up, its price
+reserved, and charged once it is answered, in SQLite. By turns.
+
+As fast as {part["clients"]} clients can: **{_spread(fast["paid"])} requests a second** in one process,
+{_spread(cost["paid"])} µs of processor time each; without keys {_spread(fast["plain"])}, {_spread(cost["plain"])} µs.
+Goal: {goal:,}; {_met(median(fast["paid"]) >= goal)}.
+
+| answered within, ms, at {rate:,} requests a second | without keys | the gateway | added |
+| --- | ---: | ---: | ---: |
+{rows}
+
+Goal: 99 % no more than {1e3 * ADDED:.0f} ms later; {_met(added <= ADDED)}. Errors: {_told(_all(rounds))}."""
+
+
+def _added(part: dict[str, Any], kind: str) -> list[float]:
+    """Return how many seconds later answers were, a value a round."""
+    return [each["paid"]["steady"][kind] - each["plain"]["steady"][kind] for each in part["rounds"]]
+
+
 def _endurance(part: dict[str, Any]) -> str:
     memory, latency = part["memory"], part["latency"]
     rows, grown = [], []
@@ -161,6 +197,7 @@ The same model, in float32, by turns; {part["way"]}, each its next when it has i
 SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
     "saturation": _saturation,
     "fake": _fake,
+    "credit": _credit,
     "endurance": _endurance,
     "peers": _peers,
 }

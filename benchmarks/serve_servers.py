@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import psutil
 from cpu import ENVIRONMENTS, MODEL, TORCH, WORK, environment
+from serve_fake import MODEL as FAKE
 from serve_load import body
 
 from unmask.hub.locate import path_of
@@ -41,6 +42,7 @@ class Service:
         command: from port and a folder for its data.
         path: of its embeddings.
         packages: of its own environment; none: this one.
+        keyed: whether requests need a key, which it writes into its folder.
     """
 
     title: str
@@ -48,6 +50,7 @@ class Service:
     command: Callable[[int, Path], list[str]]
     path: str = "/v1/embeddings"
     packages: Sequence[str] = ()
+    keyed: bool = False
 
 
 def _ours(port: int, data: Path) -> list[str]:
@@ -56,6 +59,10 @@ def _ours(port: int, data: Path) -> list[str]:
 
 def _fake(port: int, data: Path) -> list[str]:
     return [sys.executable, str(_HERE / "serve_fake.py"), str(port), str(data)]
+
+
+def _gateway(port: int, data: Path) -> list[str]:
+    return [sys.executable, str(_HERE / "serve_gateway.py"), str(port), str(data)]
 
 
 def _sentence_transformers(port: int, data: Path) -> list[str]:
@@ -72,7 +79,8 @@ def _infinity(port: int, data: Path) -> list[str]:
 
 SERVICES = {
     "unmask": Service(title="Unmask", model=MODEL, command=_ours),
-    "fake": Service(title="Unmask, an engine that computes nothing", model="fake", command=_fake),
+    "fake": Service(title="Unmask, an engine that computes nothing", model=FAKE, command=_fake),
+    "gateway": Service(title="the gateway over the same engine", model=FAKE, command=_gateway, keyed=True),
     "sentence-transformers": Service(
         title="sentence-transformers behind FastAPI",
         model=MODEL,
@@ -111,11 +119,18 @@ class Server:
     service: Service
     process: subprocess.Popen[bytes]
     url: str
+    data: Path
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What requests need."""
+        key = {"Authorization": f"Bearer {(self.data / 'key').read_text()}"} if self.service.keyed else {}
+        return {"Content-Type": "application/json"} | key
 
     def vectors(self, texts: Sequence[str]) -> np.ndarray[Any, Any]:
         """Return the vectors of texts, ``[n, D]``."""
         request = urllib.request.Request(  # noqa: S310 - this machine's
-            self.url, body(self.service.model, texts), {"Content-Type": "application/json"}
+            self.url, body(self.service.model, texts), self.headers
         )
         with urllib.request.urlopen(request, timeout=600) as response:  # noqa: S310
             rows = json.load(response)["data"]
@@ -164,7 +179,8 @@ def running(name: str) -> Iterator[Server]:
         variables = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true", "DO_NOT_TRACK": "1"}
         command = service.command(port, Path(data))
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=variables)
-        server = Server(service=service, process=process, url=f"http://127.0.0.1:{port}{service.path}")
+        url = f"http://127.0.0.1:{port}{service.path}"
+        server = Server(service=service, process=process, url=url, data=Path(data))
         try:
             _wait(server, log)
             yield server
@@ -178,7 +194,7 @@ def running(name: str) -> Iterator[Server]:
 def _wait(server: Server, log: Path) -> None:
     end = time.monotonic() + _PATIENCE
     while time.monotonic() < end and server.process.poll() is None:
-        with suppress(urllib.error.URLError, ConnectionError):
+        with suppress(urllib.error.URLError, ConnectionError, FileNotFoundError):
             server.vectors(["warm up"])
             return
         time.sleep(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 import subprocess
 from pathlib import Path
@@ -21,6 +22,13 @@ def folder_with_openai(config: pytest.Config) -> Path:
             pytest.skip(f"{program} is not installed")
     assert config.cache is not None
     folder = config.cache.mkdir("npm-openai")
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # other workers of the same run wait for it
+        _install(folder)
+    return folder
+
+
+def _install(folder: Path) -> None:
     done = folder / "installed"
     if not (done.is_file() and done.read_text() == PACKAGE):
         options = ["--no-audit", "--no-fund", "--ignore-scripts", "--fetch-retries=0", "--fetch-timeout=20000"]
@@ -32,7 +40,6 @@ def folder_with_openai(config: pytest.Config) -> Path:
         except subprocess.TimeoutExpired:
             pytest.skip(f"npm did not install {PACKAGE} in {_SECONDS} s; is its registry there?")
         done.write_text(PACKAGE)
-    return folder
 
 
 def run_script(folder: Path, name: str, script: str, *arguments: str) -> str:

@@ -24,7 +24,7 @@ import httpx
 import orjson
 import uvicorn
 
-from unmask.engine.contract import Embedded, EmbeddingEngine, Priority, Served, State
+from unmask.engine.contract import Admit, Embedded, EmbeddingEngine, Priority, Served, State
 from unmask.engine.fake import FakeEngine
 from unmask.gateway.api.app import Application
 from unmask.gateway.api.server import run_server, server_config
@@ -85,6 +85,7 @@ class RecordingEngine(FakeEngine):
         truncate: bool = True,
         wait: float = 0.0,
         most_tokens: int | None = None,
+        admit: Admit | None = None,
     ) -> Embedded:
         knobs = self.knobs
         knobs.asked.append(Asked(model, list(texts), caller, priority, truncate, wait))
@@ -101,7 +102,9 @@ class RecordingEngine(FakeEngine):
         # The fake's vectors see bytes only: a mark where the content begins makes them see the instruction, too.
         marked = [Text(f"{text.instruction.strip()}\x01" if text.instruction else "", text.content) for text in texts]
         vectors = await super().embed(model, marked, caller=caller, truncate=truncate)
-        plain = await super().embed(model, texts, caller=caller, truncate=truncate, most_tokens=most_tokens)
+        plain = await super().embed(
+            model, texts, caller=caller, truncate=truncate, most_tokens=most_tokens, admit=admit
+        )
         return Embedded(vectors=vectors.vectors, tokens=plain.tokens)
 
 

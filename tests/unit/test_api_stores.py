@@ -32,7 +32,7 @@ def made(store: BatchStore) -> str:
     source = io.BytesIO(b"".join(LINE % number for number in range(10)))
     file = store.files.add(source, filename="in", owner="me")
     request = BatchRequest(input_file_id=file.id, endpoint="/v1/embeddings", completion_window="24h")
-    return store.add(request, "me").id
+    return store.add(request, "me", "me").id
 
 
 def written(store: BatchStore, batch_id: str) -> list[str]:

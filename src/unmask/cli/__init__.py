@@ -19,6 +19,8 @@ from unmask.cli.compare import compare
 from unmask.cli.convert import convert
 from unmask.cli.encode import encode
 from unmask.cli.eval import evaluate
+from unmask.cli.gateway import gateway
+from unmask.cli.gateway_database import audit, backup, migrate, restore
 from unmask.cli.info import info
 from unmask.cli.mine import mine
 from unmask.cli.outcome import run
@@ -39,6 +41,7 @@ _STYLE: Final[dict[str, Any]] = {
 app = typer.Typer(name="unmask", **_STYLE)
 train = typer.Typer(name="train", **_STYLE)
 evaluation = typer.Typer(name="eval", invoke_without_command=True, **_STYLE)
+hosting = typer.Typer(name="gateway", invoke_without_command=True, **_STYLE | {"no_args_is_help": False})
 
 
 def _help(command: Callable[..., None]) -> str:
@@ -53,7 +56,11 @@ for stage in (mntp, simcse, supervised, recipe):
 evaluation.callback(help=_help(evaluate))(evaluate)
 evaluation.command(help=_help(compare))(compare)
 app.add_typer(train, help="Train an encoder: one stage, or a whole recipe (see: unmask train recipe --list).")
+hosting.callback(help=_help(gateway))(gateway)
+for chore in (audit, migrate, backup, restore):
+    hosting.command(help=_help(chore))(chore)
 app.add_typer(evaluation)
+app.add_typer(hosting)
 
 
 def _print_version(wanted: bool) -> None:

@@ -11,6 +11,9 @@ from unmask.cli.common import print_json, require
 
 _FLAGS = "Any other setting, such as body_bytes=1000000; repeatable. --show-config lists them all."
 
+#: Settings that stand nowhere on a command line: other users of the machine can read it.
+_SECRETS = ("api_keys", "secret", "smtp_password", "openid_client_secret")
+
 
 def serve(  # noqa: PLR0917 - typer reads the parameters
     models: Annotated[
@@ -55,7 +58,7 @@ def serve(  # noqa: PLR0917 - typer reads the parameters
         "models": {name: {} for name in models} if models else None,
         "rerankers": {name: {} for name in rerankers} if rerankers else None,
     }
-    settings = load_settings(config, flags | dict(_pair(each) for each in set_ or ()))
+    settings = load_settings(config, flags | dict(setting(each) for each in set_ or ()))
     settings.check()
     if show_config:
         print_json(settings.shown())
@@ -68,9 +71,14 @@ def serve(  # noqa: PLR0917 - typer reads the parameters
     run_server(settings, Engine(settings.engine()), Engine(pairs, worker=RERANKER) if pairs else None)
 
 
-def _pair(given: str) -> tuple[str, str]:
+def setting(given: str) -> tuple[str, str]:
+    """Return name and value of a ``--set``.
+
+    Raises:
+        InputError: it has none, or names what nobody else may read.
+    """
     name, equals, value = given.partition("=")
-    # Nowhere on a command line: other users of the machine can read it.
-    require(name != "api_keys", "api_keys cannot be set by --set. Use UNMASK_API_KEYS or --api-keys-file.")
+    remedy = "UNMASK_API_KEYS or --api-keys-file" if name == "api_keys" else f"UNMASK_{name.upper()} or --config"
+    require(name not in _SECRETS, f"{name} cannot be set by --set, which others can read. Use {remedy}.")
     require(bool(equals) and bool(name), f"--set has {given!r}; expected NAME=VALUE, such as body_bytes=1000000.")
     return name, value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
@@ -16,6 +16,8 @@ from unmask.text import Text, TokenizedText
 Priority = Literal["realtime", "batch"]
 #: ``cold``: not in memory, loaded when first asked for. ``failed``: it could not be loaded; ``Served.error`` says why.
 State = Literal["cold", "warming", "ready", "failed"]
+#: Told of the tokens of each text before anything is computed; what it raises ends the request.
+Admit = Callable[[Sequence[int]], Awaitable[None]]
 #: Seconds to wait for the tokenizer of a model that has not been read yet.
 PATIENCE: Final = 30.0
 
@@ -27,10 +29,12 @@ class Embedded:
     Attributes:
         vectors: ``[n, D]`` float32, not normalised, in the order of the texts.
         tokens: tokens of each text as the model read it, template and instruction included.
+        provider: that computed it; None for this process, where there are no others.
     """
 
     vectors: NDArray[np.float32]
     tokens: tuple[int, ...]
+    provider: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +151,7 @@ class EmbeddingEngine(Protocol):
         truncate: bool = True,
         wait: float = 0.0,
         most_tokens: int | None = None,
+        admit: Admit | None = None,
     ) -> Embedded:
         """Encode ``texts``; cancelling the call drops what of it has not been computed.
 
@@ -158,6 +163,7 @@ class EmbeddingEngine(Protocol):
             truncate: cut texts that are too long instead of raising.
             wait: seconds to wait for a cold model.
             most_tokens: that the texts may have together, None for any number.
+            admit: awaited once, when there is room for the texts' tokens; what it raises is raised. None for nothing.
 
         Raises:
             UnknownModelError: it is not served.

@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 from unmask.engine.attempts import Entry
-from unmask.engine.contract import PATIENCE, Embedded, Load, Priority, Served, check_total
+from unmask.engine.contract import PATIENCE, Admit, Embedded, Load, Priority, Served, check_total
 from unmask.engine.devices import Device
 from unmask.engine.dispatch import Call, Dispatch
 from unmask.engine.loading import Loading
@@ -188,6 +188,7 @@ class Engine:
         truncate: bool = True,
         wait: float = 0.0,
         most_tokens: int | None = None,
+        admit: Admit | None = None,
     ) -> Embedded:
         """Encode ``texts``; see the contract."""
         entry = self._roster.entry(model)
@@ -200,6 +201,8 @@ class Engine:
             tokenized = await self._tokens(reading.tokenizer, texts, truncate, most_tokens)
             tokens = tuple(len(text.ids) for text in tokenized)
             self._check_room(caller, priority, sum(tokens))
+            if admit is not None:
+                await admit(tokens)
             return Embedded(vectors=await self._computed(entry, tokenized, tokens, caller, priority), tokens=tokens)
 
     async def _computed(

@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from unmask.engine.contract import PATIENCE, Embedded, Load, Priority, Served, check_total
+from unmask.engine.contract import PATIENCE, Admit, Embedded, Load, Priority, Served, check_total
 from unmask.errors import InputError, StoppingError, UnknownModelError
 from unmask.text import SEPARATOR, Text, TokenizedText
 
@@ -97,6 +97,7 @@ class FakeEngine:
         truncate: bool = True,
         wait: float = 0.0,
         most_tokens: int | None = None,
+        admit: Admit | None = None,
     ) -> Embedded:
         """Return vectors made from the texts' bytes and the model's name.
 
@@ -112,6 +113,8 @@ class FakeEngine:
         tokenized = [self._tokenize(text, index, truncate) for index, text in enumerate(texts)]
         tokens = tuple(len(text.ids) for text in tokenized)
         check_total(sum(tokens), most_tokens)
+        if admit is not None:
+            await admit(tokens)
         self._batches += 1
         self._tokens += sum(tokens)
         salt = model.encode()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from typing import Any, Final
 
 from unmask.engine.contract import EmbeddingEngine
 from unmask.errors import ModelColdError, ModelUnavailableError, StoppingError
 from unmask.gateway.api import metrics
+from unmask.gateway.api.access import Access, AnsweredBeforeError, ListedKeys
 from unmask.gateway.api.batch_runner import BatchRunner
 from unmask.gateway.api.batch_store import BatchStore
 from unmask.gateway.api.batches import Batches
@@ -19,9 +20,9 @@ from unmask.gateway.api.errors import MediaTypeError, refusal_of
 from unmask.gateway.api.file_store import FileStore
 from unmask.gateway.api.files import Files
 from unmask.gateway.api.http import Answer, Call, Operation, Routes, Send, answer_json
-from unmask.gateway.api.limits import Allowance, Body, ClientGoneError, Receive
+from unmask.gateway.api.limits import Body, ClientGoneError, Receive
 from unmask.gateway.api.logs import describe, request_id, request_record
-from unmask.gateway.api.models import Models
+from unmask.gateway.api.models import Models, Shown
 from unmask.gateway.api.openapi import openapi
 from unmask.gateway.api.replying import drain, send_answer
 from unmask.gateway.api.rerank import CosineScorer, CrossEncoderScorer, Reranking
@@ -30,7 +31,6 @@ from unmask.gateway.api.storing import own_folder
 from unmask.gateway.api.texts import Texts
 from unmask.gateway.api.tracing import Tracing
 from unmask.gateway.api.watching import Watch
-from unmask.hub.cache import home
 
 _log: Final = logging.getLogger("unmask.requests")
 
@@ -49,25 +49,43 @@ class Application:
         settings: of the server.
         engine: what embeds; started and stopped with the application.
         rerankers: what scores pairs, likewise; None where no cross-encoder is served.
+        access: lets callers in; None for the keys of the settings.
+        names: a model's name in a request → the one it is served under.
+        shown: what is served, by name → what ``/v1/models`` shows.
+        observe: told of every request when it is over.
 
     Raises:
         InputError: the settings cannot be used, or another server owns the data folder.
     """
 
-    def __init__(self, settings: Settings, engine: EmbeddingEngine, rerankers: EmbeddingEngine | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        engine: EmbeddingEngine,
+        rerankers: EmbeddingEngine | None = None,
+        *,
+        access: Access | None = None,
+        names: Callable[[str], str] = str,
+        shown: Shown = dict,
+        observe: Callable[[Call], None] | None = None,
+    ) -> None:
         settings.check()
         self._settings = settings
         self._engines = {"embeddings": engine} | ({"rerankers": rerankers} if rerankers else {})
-        self._keys = settings.keys()
-        self._allowances: dict[str, Allowance] = {}
+        self._access = access or ListedKeys(
+            settings.keys(), requests=settings.requests_per_minute, tokens=settings.tokens_per_minute
+        )
         self._preloaded = settings.preloaded()
         self._ready = False
-        data = settings.data or home() / "serve"
+        data = settings.folder
         self._owned = own_folder(data)
-        self._pairs = Embeddings(rerankers, {}) if rerankers else None
-        self._embeddings = Embeddings(engine, settings.instructions(), rerankers=frozenset(settings.rerankers))
+        self._names, self._shown, self._told = names, shown, observe
+        self._pairs = Embeddings(rerankers, {}, names=names) if rerankers else None
+        self._embeddings = Embeddings(
+            engine, settings.instructions(), rerankers=frozenset(settings.rerankers), names=names
+        )
         self._batches = BatchStore(data / "batches", FileStore(data / "files"))
-        self._runner = BatchRunner(self._batches, self._embeddings)
+        self._runner = BatchRunner(self._batches, self._embeddings, self._access)
         self._tracing = Tracing(settings.otel_endpoint) if settings.otel_endpoint else None
         self._metrics = metrics.Metrics(self._engines, self._runner.running)
         self.operations = self._operations()
@@ -77,11 +95,13 @@ class Application:
     def _operations(self) -> Sequence[Operation]:
         scorer = CrossEncoderScorer(self._pairs) if self._pairs else None
         reranking = Reranking(
-            CosineScorer(self._embeddings), dict.fromkeys(self._settings.rerankers, scorer) if scorer else {}
+            CosineScorer(self._embeddings),
+            dict.fromkeys(self._settings.rerankers, scorer) if scorer else {},
+            names=self._names,
         )
         return (
             *Texts(self._embeddings, reranking, longest_wait=self._settings.wait_seconds).operations(),
-            *Models(self._embeddings, self._pairs).operations(),
+            *Models(self._embeddings, self._pairs, self._shown).operations(),
             *Files(self._batches, self._settings.body_limits(upload=True)).operations(),
             *Batches(self._runner).operations(),
         )
@@ -140,6 +160,8 @@ class Application:
             await self._serve(call)
         finally:
             self._metrics.in_flight -= 1
+            if call.visit:
+                call.visit.end(call.answered, call.tokens)
             self._observe(call)
             if self._tracing and span:
                 self._tracing.end(span, call)
@@ -148,6 +170,8 @@ class Application:
         """Answer a request, whatever happens."""
         try:
             answer = await self._answer(call)
+        except AnsweredBeforeError as before:
+            answer = Answer(body=before.body, headers={"idempotent-replayed": "true"})
         except ClientGoneError:
             call.status = _GONE
             return
@@ -163,6 +187,8 @@ class Application:
             answer = Answer(body=refusal.body, status=refusal.status, headers=refusal.headers, close=refusal.close)
         call.status = answer.status
         await send_answer(call, answer)
+        if answer.status < 400:
+            call.answered = answer.body
         if answer.close:
             await drain(call)
 
@@ -171,9 +197,7 @@ class Application:
         call.operation = operation
         if operation.open:
             return await operation.handler(call)
-        call.caller = self._keys.caller(call.header(b"authorization"))
-        call.allowance = self._allowance(call.caller)
-        call.allowance.take("requests")
+        call.visit = await self._access.enter(call.header(b"authorization"))
         if operation.upload:
             return await operation.handler(call)
         body = None
@@ -183,19 +207,16 @@ class Application:
         with Watch(call.receive, self._settings.request_seconds, body):
             if body is not None:
                 call.body = await body.read()
+            if operation.terms and (key := call.header(b"idempotency-key")) is not None:
+                tier = call.header(b"x-tier") or b""
+                call.visit.expect(key.decode("latin-1"), b"\0".join((operation.path.encode(), tier, call.body)))
             return await operation.handler(call)
-
-    def _allowance(self, caller: str) -> Allowance:
-        allowance = self._allowances.get(caller)
-        if allowance is None:
-            allowance = self._allowances[caller] = Allowance(
-                requests=self._settings.requests_per_minute, tokens=self._settings.tokens_per_minute
-            )
-        return allowance
 
     def _observe(self, call: Call) -> None:
         path = call.operation.path if call.operation else "unknown"
         self._metrics.observe(path, call.status, call.seconds, model=call.model, tokens=call.tokens)
+        if self._told is not None:
+            self._told(call)
         if self._settings.log_requests and _log.isEnabledFor(logging.INFO):
             fields = {
                 "request_id": call.request_id,
@@ -223,6 +244,7 @@ class Application:
         await self._runner.stop()
         grace = self._settings.shutdown_seconds * (1 - ANSWERS)
         await asyncio.gather(*(engine.stop(grace) for engine in self._engines.values()))
+        await self._access.close()
         if self._tracing:
             self._tracing.stop()
         self._owned.close()

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 from unmask.errors import StoppingError
+from unmask.gateway.api.access import Access
 from unmask.gateway.api.batch_lines import check_requests
 from unmask.gateway.api.batch_schemas import ENDED, BatchError, BatchObject, Status
 from unmask.gateway.api.batch_store import BatchStore
@@ -31,12 +32,16 @@ class BatchRunner:
     Args:
         store: where they are.
         embeddings: answers their requests.
+        access: lets their requests in.
         clock: seconds since 1970.
     """
 
-    def __init__(self, store: BatchStore, embeddings: Embeddings, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, store: BatchStore, embeddings: Embeddings, access: Access, clock: Callable[[], float] = time.time
+    ) -> None:
         self.store = store
         self._embeddings = embeddings
+        self._access = access
         self._clock = clock
         self._turn = asyncio.Semaphore(_JOBS)
         # Whoever moves a batch looks first where it is, and nobody else moves it meanwhile.
@@ -114,7 +119,7 @@ class BatchRunner:
                 return
             self.store.current(batch_id).request_counts.total = total
             await self._move(batch_id, "validating", "in_progress")
-        work = await asyncio.to_thread(BatchWork, self.store, self._embeddings, batch_id)
+        work = await asyncio.to_thread(BatchWork, self.store, self._embeddings, self._access, batch_id)
         try:
             status = await self._work_off(batch_id, work)
             await self._move(batch_id, "in_progress", "finalizing")

@@ -46,8 +46,13 @@ class BatchStore:
         self._clock = clock
         files.sweep([name for batch in self.unfinished() for name in file_ids(batch.id)])
 
-    def add(self, request: BatchRequest, owner: str) -> BatchObject:
+    def add(self, request: BatchRequest, owner: str, payer: str) -> BatchObject:
         """Keep a new batch.
+
+        Args:
+            request: what it is.
+            owner: whose it is.
+            payer: as :meth:`unmask.gateway.api.access.Access.resume` takes it.
 
         Raises:
             NotFoundError: the owner has no such input file.
@@ -67,7 +72,7 @@ class BatchStore:
         )
         with whole_file(self._reserve(batch.id)) as file:
             file.write(_RESERVE)
-        self._batches.put(owner, batch)
+        self._batches.put(owner, batch, payer)
         return batch
 
     def get(self, batch_id: str, owner: str) -> BatchObject:
@@ -85,6 +90,11 @@ class BatchStore:
     def owner(self, batch_id: str) -> str:
         """Return whose a batch is."""
         return self._batches[batch_id].owner
+
+    def payer(self, batch_id: str) -> str:
+        """Return who pays for a batch."""
+        kept = self._batches[batch_id]
+        return kept.owner if kept.payer is None else kept.payer
 
     def current(self, batch_id: str) -> BatchObject:
         """Return a batch as it is now, whoever's it is."""

@@ -6,13 +6,15 @@ import asyncio
 import logging
 import random
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 from unmask.errors import ModelColdError, QueueFullError, StoppingError, UnmaskError
+from unmask.gateway.api.access import Access, Visit
 from unmask.gateway.api.batch_lines import Request, good_line, read_requests, refused_line, undone_line
 from unmask.gateway.api.batch_schemas import Status
 from unmask.gateway.api.batch_store import Answers, BatchStore, Line
-from unmask.gateway.api.embeddings import Embeddings
+from unmask.gateway.api.embeddings import Embeddings, Reply
 from unmask.gateway.api.errors import refusal_of
 from unmask.gateway.api.http import Terms
 from unmask.gateway.api.parsing import validate
@@ -32,21 +34,40 @@ UNDONE: Final[dict[Status, tuple[str, str]]] = {
 }
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Done:
+    """A request that is answered, not yet on the disk.
+
+    Attributes:
+        line: of the answer.
+        visit: that is to be ended.
+        paid: the answer that is paid for, None for a refusal.
+        tokens: that it took.
+    """
+
+    line: Line
+    visit: Visit
+    paid: bytes | None = None
+    tokens: int = 0
+
+
 class BatchWork:
     """The requests of a batch, and their answers.
 
     Args:
         store: where the batch is.
         embeddings: answers its requests.
+        access: lets them in.
         batch_id: of the batch.
     """
 
-    def __init__(self, store: BatchStore, embeddings: Embeddings, batch_id: str) -> None:
+    def __init__(self, store: BatchStore, embeddings: Embeddings, access: Access, batch_id: str) -> None:
         self._store = store
         self._embeddings = embeddings
+        self._access = access
         self._id = batch_id
         self._answers = Answers(store, batch_id)
-        self._pending: dict[asyncio.Task[Line], int] = {}
+        self._pending: dict[asyncio.Task[_Done], int] = {}
         self._count()
 
     def close(self) -> None:
@@ -94,15 +115,31 @@ class BatchWork:
         done, _ = await asyncio.wait(self._pending, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             del self._pending[task]
-        await to_the_end(self._answers.add, [task.result() for task in done])
+        results = [task.result() for task in done]
+        await to_the_end(self._answers.add, [each.line for each in results])
+        # Paid for when it is on the disk: after a crash before that it is computed again.
+        for each in results:
+            each.visit.end(each.paid, each.tokens)
         self._count()
 
-    async def _answer(self, request: Request) -> Line:
-        """Return the answer to a request; what passes by itself is waited for."""
-        terms = Terms(caller=self._store.owner(self._id), priority="batch", wait=60.0)
+    async def _answer(self, request: Request) -> _Done:
+        """Return the answer to a request."""
+        visit = self._access.resume(self._store.payer(self._id))
+        try:
+            reply = await self._reply(request, Terms(visit=visit, priority="batch", wait=60.0))
+        except BaseException:
+            visit.end(None, 0)
+            raise
+        if isinstance(reply, Line):
+            return _Done(line=reply, visit=visit)
+        line = good_line(request.custom_id, reply.body)
+        return _Done(line=line, visit=visit, paid=reply.body, tokens=reply.tokens)
+
+    async def _reply(self, request: Request, terms: Terms) -> Reply | Line:
+        """Return the answer to a request, or the line that says why there is none; what passes is waited for."""
         while True:
             try:
-                reply = await self._embeddings.answer(validate(EmbeddingRequest, request.body), terms)
+                return await self._embeddings.answer(validate(EmbeddingRequest, request.body), terms)
             except (QueueFullError, ModelColdError) as error:
                 if self._is_broken(request):
                     return refused_line(request.custom_id, refusal_of(error))
@@ -114,8 +151,6 @@ class BatchWork:
                 if not isinstance(error, UnmaskError):
                     _log.error("request of a batch failed", exc_info=error)
                 return refused_line(request.custom_id, refusal_of(error))
-            else:
-                return good_line(request.custom_id, reply.body)
 
     def _is_broken(self, request: Request) -> bool:
         """Return whether a request's model could not be loaded: a batch would wait for it to its end."""

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, Final
 
+from unmask.gateway.api.access import Visit
 from unmask.gateway.api.batch_runner import BatchRunner
 from unmask.gateway.api.batch_schemas import BatchList, BatchObject, BatchRequest
 from unmask.gateway.api.http import Answer, Call, Operation, answer_model
@@ -47,11 +48,12 @@ class Batches:
     async def create(self, call: Call) -> Answer:
         """Keep a batch, and begin with it."""
         request = parse(BatchRequest, call.body)
+        assert call.visit is not None, "a batch is somebody's"
         # To the end even if the client hangs up: a batch on the disk is one that runs.
-        return answer_model(await asyncio.shield(asyncio.ensure_future(self._begin(request, call.caller))))
+        return answer_model(await asyncio.shield(asyncio.ensure_future(self._begin(request, call.visit))))
 
-    async def _begin(self, request: BatchRequest, owner: str) -> BatchObject:
-        batch = await asyncio.to_thread(self._store.add, request, owner)
+    async def _begin(self, request: BatchRequest, visit: Visit) -> BatchObject:
+        batch = await asyncio.to_thread(self._store.add, request, visit.caller, visit.payer)
         self._runner.submit(batch.id)
         return batch
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import html
+from base64 import b64encode
 from typing import Any, Final
 
 import orjson
 
-#: Sent with the page: a browser is to load nothing for it.
-POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 _STYLE: Final = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:56rem;margin:2rem auto;padding:0 1rem;color:#1c2024}
 h2{margin-top:2.5rem}h3{font-size:1rem;margin:1.5rem 0 .3rem}code,pre{font-family:ui-monospace,monospace;font-size:.9em}
@@ -17,6 +17,11 @@ td,th{border-bottom:1px solid #d9dce1;padding:.3rem .6rem;text-align:left;vertic
 .method{font-weight:700;color:#0b5cad}
 @media(prefers-color-scheme:dark){body{background:#15181b;color:#e6e8ea}pre{background:#22262a}.method{color:#7db8f2}}
 """
+#: Sent with the page: a browser is to load nothing for it, and to take this style sheet and no other.
+POLICY: Final = (
+    f"default-src 'none'; style-src 'sha256-{b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()}'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 
 
 def docs_page(document: dict[str, Any]) -> bytes:

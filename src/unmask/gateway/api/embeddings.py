@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import orjson
 
 from unmask.engine.contract import Embedded, EmbeddingEngine, Served, check_total
 from unmask.errors import InputError
+from unmask.gateway.api.access import Order
 from unmask.gateway.api.errors import RequestError
 from unmask.gateway.api.forms import Wanted
 from unmask.gateway.api.http import Terms
 from unmask.gateway.api.instructions import Instructions
 from unmask.gateway.api.schemas import MAX_TOKENS, EmbeddingRequest
 from unmask.text import Text
-
-#: Characters of a text that are about one token, to take from a rate limit before the text is tokenised.
-_CHARACTERS_A_TOKEN: Final = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +26,13 @@ class Reply:
         body: JSON.
         model: that answered.
         tokens: as the model read them.
+        provider: that computed it, None for this server itself.
     """
 
     body: bytes
     model: str
     tokens: int
+    provider: str | None = None
 
 
 class Embeddings:
@@ -43,6 +42,7 @@ class Embeddings:
         engine: what computes.
         instructions: of the models, by name, as the operator says.
         rerankers: names of models that are served, too, and do not embed.
+        names: a model's name in a request → the one it is served under.
     """
 
     def __init__(
@@ -51,8 +51,10 @@ class Embeddings:
         instructions: Mapping[str, Instructions],
         *,
         rerankers: Collection[str] = (),
+        names: Callable[[str], str] = str,
     ) -> None:
         self.engine = engine
+        self.name = names
         self._rerankers = rerankers
         self._instructions = instructions
         self._none = Instructions(None, ())
@@ -105,16 +107,17 @@ class Embeddings:
             RequestError: as :meth:`check`.
             TooManyTokensError: more tokens than a request may have.
             InputError: another reason why an input cannot be embedded; names its index.
-            RateLimitError: the caller's tokens are used up.
+            UnmaskError: the caller may not: as :meth:`unmask.gateway.api.access.Visit.take`.
             ServingError: as :meth:`unmask.engine.contract.EmbeddingEngine.embed`.
         """
-        self.check(request.model)
+        model = self.name(request.model)
+        self.check(model)
         wanted = _wanted(request)
-        if wanted.dimensions is not None and (served := self.served(request.model)):
+        if wanted.dimensions is not None and (served := self.served(model)):
             wanted.check(served.dimension)
-        strings = await self._strings(request)
-        texts = _texts(request, strings, await self.all_instructions(request.model, terms))
-        embedded = await self.embed(request.model, texts, terms, truncate=request.truncate is not False)
+        strings = await self._strings(model, request)
+        texts = _texts(request, strings, await self.all_instructions(model, terms))
+        embedded = await self.embed(model, texts, terms, truncate=request.truncate is not False)
         rows = await wanted.rows(embedded.vectors)
         tokens = sum(embedded.tokens)
         body = b'{"object":"list","data":%b,"model":%b,"usage":{"prompt_tokens":%d,"total_tokens":%d}}' % (
@@ -123,32 +126,26 @@ class Embeddings:
             tokens,
             tokens,
         )
-        return Reply(body=body, model=request.model, tokens=tokens)
+        return Reply(body=body, model=model, tokens=tokens, provider=embedded.provider)
 
     async def embed(self, model: str, texts: Sequence[Text], terms: Terms, *, truncate: bool) -> Embedded:
         """Return vectors of texts, on the caller's account; raises as :meth:`answer`."""
-        sizes = (len(text.content) + len(text.instruction) for text in texts)
-        estimate = sum(size // _CHARACTERS_A_TOKEN + 1 for size in sizes)
-        if terms.allowance:
-            terms.allowance.take("tokens", estimate)
-        used = 0
-        try:
-            embedded = await self.engine.embed(
-                model,
-                texts,
-                caller=terms.caller,
-                priority=terms.priority,
-                truncate=truncate,
-                wait=terms.wait,
-                most_tokens=MAX_TOKENS,
-            )
-            used = sum(embedded.tokens)
-        finally:
-            if terms.allowance:
-                terms.allowance.settle("tokens", estimate, used)
-        return embedded
 
-    async def _strings(self, request: EmbeddingRequest) -> Sequence[str]:
+        async def admit(tokens: Sequence[int]) -> None:
+            await terms.visit.take(Order(model=model, priority=terms.priority, tokens=tokens))
+
+        return await self.engine.embed(
+            model,
+            texts,
+            caller=terms.visit.caller,
+            priority=terms.priority,
+            truncate=truncate,
+            wait=terms.wait,
+            most_tokens=MAX_TOKENS,
+            admit=admit,
+        )
+
+    async def _strings(self, model: str, request: EmbeddingRequest) -> Sequence[str]:
         """Return a request's inputs as strings: token arrays are turned back."""
         given = request.input
         if isinstance(given, str):
@@ -158,7 +155,7 @@ class Embeddings:
         arrays: Sequence[Sequence[int]] = [given] if isinstance(given[0], int) else given
         # What would be cut off was sent, and counts.
         check_total(sum(map(len, arrays)), MAX_TOKENS)
-        strings = await self.engine.detokenize(request.model, arrays)
+        strings = await self.engine.detokenize(model, arrays)
         for index, string in enumerate(strings):
             if not string.strip():
                 raise InputError(f"Input {index} stands for no text: its tokens are blank or special ones. Remove it.")

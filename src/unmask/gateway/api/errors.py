@@ -13,6 +13,7 @@
         ├── RateLimitError          a key has used up what it may ask for
         └── StorageFullError        the disk holds no more
 
+What accounts refuse has a tree of its own (``accounts/errors.py``), and so has their database (``db/errors.py``).
 Every refusal has OpenAI's shape: ``{"error": {"message", "type", "param", "code"}}``, all four keys.
 """
 
@@ -39,6 +40,17 @@ from unmask.errors import (
     UnknownModelError,
     UnmaskError,
 )
+from unmask.gateway.accounts.errors import (
+    AccountError,
+    InProgressError,
+    KeyModelError,
+    KeyRefusedError,
+    LimitError,
+    OutOfCreditError,
+    RequestMismatchError,
+    TooLargeError,
+)
+from unmask.gateway.db.errors import DatabaseError
 
 
 class GatewayError(UnmaskError):
@@ -141,15 +153,29 @@ RULES: Final[dict[type[BaseException], Rule]] = {
     TooManyTokensError: Rule(status=400, type="max_tokens_per_request", code="max_tokens_per_request", param="input"),
     RequestError: Rule(status=400, type=_INVALID),
     AuthenticationError: Rule(status=401, type=_INVALID, code="invalid_api_key"),
+    KeyRefusedError: Rule(status=401, type=_INVALID, code="invalid_api_key"),
+    OutOfCreditError: Rule(status=402, type="insufficient_quota", code="insufficient_credit", retry=False),
+    AccountError: Rule(status=403, type=_INVALID, code="account_refused"),
+    KeyModelError: Rule(status=403, type=_INVALID, code="model_not_allowed", param="model"),
     NotFoundError: Rule(status=404, type=_INVALID, code="not_found"),
     UnknownModelError: Rule(status=404, type=_INVALID, code="model_not_found", param="model"),
     MethodError: Rule(status=405, type=_INVALID, code="method_not_allowed"),
+    InProgressError: Rule(status=409, type=_INVALID, code="idempotency_in_progress"),
     # Half of the body may still be on its way, so the connection is of no use for another request.
     SlowBodyError: Rule(status=408, type=_INVALID, code="request_timeout", close=True),
     BodyTooLargeError: Rule(status=413, type=_INVALID, code="body_too_large", close=True),
     MediaTypeError: Rule(status=415, type=_INVALID, code="unsupported_media_type", close=True),
+    RequestMismatchError: Rule(status=422, type=_INVALID, code="idempotency_mismatch"),
+    LimitError: Rule(status=429, type="requests", code="rate_limit_exceeded"),
+    TooLargeError: Rule(status=429, type="tokens", code="rate_limit_exceeded", retry=False),
     RateLimitError: Rule(status=429, type="requests", code="rate_limit_exceeded"),
     QueueFullError: Rule(status=429, type="engine_overloaded", code="rate_limit_exceeded"),
+    DatabaseError: Rule(
+        status=503,
+        type=_SERVER,
+        code="accounts_unavailable",
+        message="Accounts cannot be looked up now. Nothing was computed or charged; try again soon.",
+    ),
     EncodingFailedError: Rule(status=500, type=_SERVER, code="encoding_failed", retry=False),
     ModelColdError: Rule(status=503, type=_SERVER, code="model_cold"),
     ModelUnavailableError: Rule(status=503, type=_SERVER, code="model_unavailable", param="model", retry=False),

@@ -14,8 +14,9 @@ import orjson
 from pydantic import BaseModel
 
 from unmask.engine.contract import Priority
+from unmask.gateway.api.access import Visit
 from unmask.gateway.api.errors import MethodError, NotFoundError, RequestError
-from unmask.gateway.api.limits import Allowance, Receive
+from unmask.gateway.api.limits import Receive
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
@@ -59,16 +60,14 @@ class Terms:
     """On which terms the engine works for a request.
 
     Attributes:
-        caller: whose it is.
+        visit: whose it is, and who pays.
         priority: of it.
         wait: seconds to wait for a cold model.
-        allowance: what the caller may still ask for, None if that does not count.
     """
 
-    caller: str
+    visit: Visit
     priority: Priority
     wait: float
-    allowance: Allowance | None = None
 
 
 class Call:
@@ -78,12 +77,13 @@ class Call:
         operation: what is asked for, None until that is known.
         body: the whole of it, where the operation takes JSON.
         path: what stands for the names in the operation's path.
-        caller: who asks.
-        allowance: what the caller may still ask for.
+        visit: the caller's, None until a key is known, and where none is needed.
         request_id: by which the logs know it.
         model: that answered, None if none did.
         tokens: that it took.
+        provider: that computed it, None for this server itself.
         status: of the response.
+        answered: the body that a caller may have to pay for, once it is sent.
     """
 
     def __init__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
@@ -96,11 +96,17 @@ class Call:
         self.operation: Operation | None = None
         self.body = b""
         self.path: Mapping[str, str] = {}
-        self.caller = ""
-        self.allowance: Allowance | None = None
+        self.visit: Visit | None = None
         self.model: str | None = None
         self.tokens = 0
+        self.provider: str | None = None
         self.status = 0
+        self.answered: bytes | None = None
+
+    @property
+    def caller(self) -> str:
+        """Who asks; nobody where no key is needed."""
+        return self.visit.caller if self.visit else ""
 
     @property
     def seconds(self) -> float:
@@ -127,7 +133,8 @@ class Call:
         if priority is None:
             raise RequestError(f"The header X-Tier is unknown; expected one of {', '.join(_TIERS)}.")
         seconds = min(float(found[1]), longest_wait) if found else 0.0
-        return Terms(caller=self.caller, priority=priority, wait=seconds, allowance=self.allowance)
+        assert self.visit is not None, "only operations that need a key have terms"
+        return Terms(visit=self.visit, priority=priority, wait=seconds)
 
 
 Handler = Callable[[Call], Awaitable[Answer]]

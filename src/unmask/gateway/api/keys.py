@@ -45,12 +45,7 @@ class Keys:
         """
         if not self._callers:
             return ANYONE
-        if authorization is None or authorization[: len(_SCHEME)].lower() != _SCHEME:
-            raise AuthenticationError(
-                "No API key was given. Send it in the header `Authorization: Bearer KEY`; nowhere else is it read.",
-                headers={"www-authenticate": "Bearer"},
-            )
-        given = hashlib.sha256(authorization[len(_SCHEME) :].strip()).digest()
+        given = hashlib.sha256(bearer(authorization)).digest()
         found = None
         for digest, name in self._callers.items():  # to the end, whichever fits
             found = name if hmac.compare_digest(digest, given) else found
@@ -60,6 +55,20 @@ class Keys:
                 headers={"www-authenticate": "Bearer"},
             )
         return found
+
+
+def bearer(authorization: bytes | None) -> bytes:
+    """Return the key in a header.
+
+    Raises:
+        AuthenticationError: there is none.
+    """
+    if authorization is None or authorization[: len(_SCHEME)].lower() != _SCHEME:
+        raise AuthenticationError(
+            "No API key was given. Send it in the header `Authorization: Bearer KEY`; nowhere else is it read.",
+            headers={"www-authenticate": "Bearer"},
+        )
+    return authorization[len(_SCHEME) :].strip()
 
 
 def read_keys(path: Path) -> list[str]:

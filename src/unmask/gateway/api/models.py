@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from unmask.engine.contract import Served
@@ -11,6 +11,8 @@ from unmask.errors import UnknownModelError
 from unmask.gateway.api.embeddings import Embeddings
 from unmask.gateway.api.http import Answer, Call, Operation, answer_json
 from unmask.gateway.api.schemas import ModelDetail, ModelList
+
+Shown = Callable[[Mapping[str, dict[str, Any]]], dict[str, dict[str, Any]]]
 
 _OWNER: Final = "unmask"
 #: What models can be asked for.
@@ -24,9 +26,11 @@ class Models:
     Args:
         embeddings: of the encoders.
         pairs: of the rerankers, None where there are none.
+        shown: what is served, by name → what is shown, by name; may add to it.
     """
 
-    def __init__(self, embeddings: Embeddings, pairs: Embeddings | None = None) -> None:
+    def __init__(self, embeddings: Embeddings, pairs: Embeddings | None = None, shown: Shown = dict) -> None:
+        self._shown = shown
         self._embeddings = embeddings
         self._pairs = pairs
         self._created = int(time.time())
@@ -50,10 +54,13 @@ class Models:
 
     async def get(self, call: Call) -> Answer:
         """Answer with one model and its instructions."""
-        name = call.path["model"]
-        found = self._all().get(name)
+        given = call.path["model"]
+        every = self._all()
+        names = {name.casefold(): each["id"] for each in every.values() for name in each.get("names", ())}
+        name = given if given in every else names.get(given.casefold(), given)
+        found = every.get(name)
         if found is None:
-            raise UnknownModelError(f"Model {name[:256]!r} is not served here. GET /v1/models lists those that are.")
+            raise UnknownModelError(f"Model {given[:256]!r} is not served here. GET /v1/models lists those that are.")
         if self._embeddings.served(name) is None:
             return answer_json(found | {"query_instruction": None, "instructions": []})
         known = self._embeddings.instructions(name)
@@ -64,7 +71,8 @@ class Models:
         found = {model.name: self._describe(model, _ENCODER) for model in self._embeddings.engine.served()}
         rerankers = self._pairs.engine.served() if self._pairs else ()
         # What an engine of pairs calls a dimension is the one score of each.
-        return found | {model.name: self._describe(model, _RERANKER) | {"dimensions": None} for model in rerankers}
+        found |= {model.name: self._describe(model, _RERANKER) | {"dimensions": None} for model in rerankers}
+        return self._shown(found)
 
     def _describe(self, model: Served, endpoints: Sequence[str]) -> dict[str, Any]:
         return {

@@ -20,10 +20,14 @@ _REF: Final = "#/components/schemas/{model}"
 _REFUSALS: Final[dict[int, str]] = {
     400: "The request is not as it should be.",
     401: "No API key, or an unknown one.",
+    402: "The balance does not cover the request; where requests are paid for.",
+    403: "The key is not for this model; where keys are.",
     404: "There is nothing of this name.",
     408: "The body did not arrive in time.",
+    409: "The first request with this Idempotency-Key is still being answered.",
     413: "The body is too large.",
     415: "The body is of another type.",
+    422: "The Idempotency-Key came with another request before.",
     429: "A rate limit is reached, or the queue is full. See retry-after.",
     500: "The server failed.",
     503: "The model is being loaded, or the server stops. See retry-after.",
@@ -32,6 +36,7 @@ _REFUSALS: Final[dict[int, str]] = {
 }
 _ALWAYS: Final = (400, 401, 429, 500, 503)
 _WITH_BODY: Final = (408, 413, 415)
+_PAID: Final = (402, 403, 409, 422)
 _HEADERS: Final[dict[str, str]] = {
     "x-request-id": "By which the server's logs know the request.",
     "openai-processing-ms": "Milliseconds that the server took.",
@@ -41,6 +46,8 @@ _TERMS: Final = (
      "description": "`batch`: answered from what others leave."},
     {"name": "Prefer", "in": "header", "schema": {"type": "string"},
      "description": "`wait=N`: wait up to N seconds for a model that is being loaded. Other preferences are ignored."},
+    {"name": "Idempotency-Key", "in": "header", "schema": {"type": "string"},
+     "description": "Where requests are paid for: the same request with the same key is answered again, free."},
 )  # fmt: skip
 #: Where a response holds the id of what was made.
 _ID: Final = "$response.body#/id"
@@ -82,6 +89,7 @@ def openapi(operations: Sequence[Operation]) -> dict[str, Any]:
 
 def _describe(operation: Operation) -> dict[str, Any]:
     statuses = {*_ALWAYS, *operation.statuses, *(_WITH_BODY if operation.request or operation.upload else ())}
+    statuses |= {*_PAID} if operation.terms else set()
     success: dict[str, Any] = {"description": "Done.", "headers": _headers()}
     schema = {"$ref": _REF.format(model=operation.response.__name__)} if operation.response else {"type": "string"}
     success["content"] = {operation.type: {"schema": schema}}

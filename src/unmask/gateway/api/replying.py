@@ -23,7 +23,7 @@ async def send_answer(call: Call, answer: Answer) -> None:
         (b"openai-processing-ms", b"%d" % (call.seconds * 1000)),
         (b"x-content-type-options", b"nosniff"),
     ]
-    more = {**answer.headers, **(call.allowance.headers() if call.allowance else {})}
+    more = {**answer.headers, **(call.visit.headers() if call.visit else {})}
     if answer.close:
         more["connection"] = "close"
     headers += [(name.encode(), value.encode("latin-1", "replace")) for name, value in more.items()]

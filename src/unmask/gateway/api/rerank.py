@@ -6,7 +6,7 @@ By cosine over the vectors of a model that embeds, or by a cross-encoder, under 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -30,10 +30,12 @@ class Scores:
     Attributes:
         values: ``[n]``, the higher the better.
         tokens: that were read.
+        provider: that computed them, None for this server itself.
     """
 
     values: NDArray[np.float32]
     tokens: int
+    provider: str | None = None
 
 
 class Scorer(Protocol):
@@ -53,13 +55,15 @@ class CosineScorer:
         """Return the cosine of every document with the query; raises as :meth:`Embeddings.answer`."""
         # The query comes last: an error that names a text by its index names the document of this index.
         texts = [*(Text("", document) for document in request.documents), await self._query(request, terms)]
-        embedded = await self._embeddings.embed(request.model, texts, terms, truncate=request.truncate is not False)
-        return Scores(values=await asyncio.to_thread(_cosines, embedded.vectors), tokens=sum(embedded.tokens))
+        model = self._embeddings.name(request.model)
+        embedded = await self._embeddings.embed(model, texts, terms, truncate=request.truncate is not False)
+        values = await asyncio.to_thread(_cosines, embedded.vectors)
+        return Scores(values=values, tokens=sum(embedded.tokens), provider=embedded.provider)
 
     async def _query(self, request: RerankRequest, terms: Terms) -> Text:
         if request.instruction is not None:
             return Text(request.instruction, request.query)
-        known = await self._embeddings.all_instructions(request.model, terms)
+        known = await self._embeddings.all_instructions(self._embeddings.name(request.model), terms)
         text = known.split(request.query)
         return text if text.instruction else Text(known.query or "", text.content)
 
@@ -85,7 +89,9 @@ class CrossEncoderScorer:
         instruction = (request.instruction or "").strip()
         query = instruction + SEPARATOR + request.query if instruction else request.query
         texts = [Text(query, document) for document in request.documents]
-        scored = await self._pairs.embed(request.model, texts, terms, truncate=request.truncate is not False)
+        scored = await self._pairs.embed(
+            self._pairs.name(request.model), texts, terms, truncate=request.truncate is not False
+        )
         return Scores(values=scored.vectors[:, 0], tokens=sum(scored.tokens))
 
 
@@ -95,9 +101,11 @@ class Reranking:
     Args:
         cosine: scores for every model that embeds.
         scorers: by the names of rerankers.
+        names: a model's name in a request → the one it is served under.
     """
 
-    def __init__(self, cosine: Scorer, scorers: Mapping[str, Scorer]) -> None:
+    def __init__(self, cosine: Scorer, scorers: Mapping[str, Scorer], *, names: Callable[[str], str] = str) -> None:
+        self._name = names
         self._cosine = cosine
         self._scorers = scorers
 
@@ -109,7 +117,7 @@ class Reranking:
             UnmaskError: as its scorer.
         """
         try:
-            scores = await self._scorers.get(request.model, self._cosine).score(request, terms)
+            scores = await self._scorers.get(self._name(request.model), self._cosine).score(request, terms)
         except InputError as error:
             raise RequestError(str(error), param="documents", code=rule_of(error).code) from error
         # Stable: of documents with the same score the first comes first.
@@ -117,7 +125,7 @@ class Reranking:
         results = [_result(request.documents, int(index), scores, bool(request.return_documents)) for index in order]
         usage = {"prompt_tokens": scores.tokens, "total_tokens": scores.tokens}
         body = orjson.dumps({"object": "list", "model": request.model, "results": results, "usage": usage})
-        return Reply(body=body, model=request.model, tokens=scores.tokens)
+        return Reply(body=body, model=self._name(request.model), tokens=scores.tokens, provider=scores.provider)
 
 
 def _result(documents: Sequence[str], index: int, scores: Scores, with_document: bool) -> dict[str, Any]:

@@ -183,6 +183,15 @@ class TokenizeResponse(BaseModel):
     usage: Usage
 
 
+class Price(BaseModel):
+    """What a model costs."""
+
+    per: Annotated[str, Field(description="What the prices are for, such as `1M tokens`.")]
+    realtime: Annotated[str, Field(description="Of requests that are answered at once; a decimal number.")]
+    batch: Annotated[str, Field(description="Of batches, and of requests with `X-Tier: batch`.")]
+    currency: str
+
+
 class ModelObject(BaseModel):
     """A model that is served."""
 
@@ -191,14 +200,22 @@ class ModelObject(BaseModel):
     created: int
     owned_by: str
     status: Annotated[
-        Literal["cold", "warming", "ready", "failed"],
-        Field(description="`cold`: loaded when first asked for. `failed`: could not be loaded."),
+        Literal["cold", "warming", "ready", "failed", "live", "coming soon", "retired"],
+        Field(
+            description="`cold`: loaded when first asked for. `failed`: could not be loaded. Where models have pages: "
+            "`live`, `warming`, `coming soon` or `retired`."
+        ),
     ]
     endpoints: Annotated[list[str], Field(description="What it can be asked for. Rerankers only order documents.")]
     dimensions: Annotated[
         int | None, Field(description="Components of a vector; null until first loaded, and of rerankers.")
     ]
     max_length: Annotated[int | None, Field(description="Most tokens of a text; null until first loaded.")]
+    title: Annotated[str | None, Field(description="How its page calls it.")] = None
+    task: Annotated[str | None, Field(description="What it is made for.")] = None
+    names: Annotated[list[str] | None, Field(description="Every name that requests may call it by.")] = None
+    prices: Annotated[Price | None, Field(description="What it costs now, where requests are paid for.")] = None
+    providers: Annotated[list[str] | None, Field(description="Who answers for it now.")] = None
 
 
 class ModelDetail(ModelObject):

@@ -59,12 +59,21 @@ def run_server(settings: Settings, engine: EmbeddingEngine, rerankers: Embedding
     app = Application(settings, engine, rerankers)
     if not settings.keys():
         _log.warning("no API key is set: only this machine may call", extra={"fields": {"host": settings.host}})
+    run_app(settings, app)
+
+
+def run_app(settings: Settings, app: Any) -> None:
+    """Serve an ASGI application until told to stop, by SIGTERM or Ctrl-C.
+
+    Raises:
+        InputError: the port is taken.
+    """
     _raise_file_limit()
     with _listen(settings.host, settings.port) as listener:
         _Server(server_config(settings, app)).run([listener])
 
 
-def server_config(settings: Settings, app: Application, **more: Any) -> uvicorn.Config:
+def server_config(settings: Settings, app: Any, **more: Any) -> uvicorn.Config:
     """Return how uvicorn is to serve an application."""
     limits = ConnectionLimits(head_seconds=settings.header_seconds, idle=settings.idle_connections)
     return uvicorn.Config(
@@ -86,11 +95,15 @@ def server_config(settings: Settings, app: Application, **more: Any) -> uvicorn.
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host.strip("[]"), port), family=family, backlog=_BACKLOG)
+        listener = socket.create_server((host.strip("[]"), port), family=family, backlog=_BACKLOG)
+        # Connections have it from their listener; asyncio sets it only on its own sockets. Without it the second
+        # part of an answer waits 40 ms, until the client says that the first has come.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except OSError as error:
         raise InputError(
             f"The server cannot listen on {host}, port {port}: {error.strerror or error}. Choose another with --port."
         ) from error
+    return listener
 
 
 def _raise_file_limit() -> None:

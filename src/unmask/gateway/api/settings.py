@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
@@ -23,10 +23,12 @@ from unmask.gateway.api.instructions import Instructions, of_mteb, read_instruct
 from unmask.gateway.api.keys import Keys, check_keys, read_keys, require_loopback
 from unmask.gateway.api.limits import BodyLimits
 from unmask.gateway.api.model_settings import ModelSettings, RerankerSettings
+from unmask.hub.cache import home
 from unmask.hub.catalogue import DEFAULT
 
 __all__ = ["ModelSettings", "RerankerSettings", "Settings", "load_settings"]
 
+_S = TypeVar("_S", bound="Settings")
 _Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
 
@@ -95,6 +97,11 @@ class Settings(BaseSettings):
     log_requests: bool = True
     otel_endpoint: str | None = None
 
+    @property
+    def folder(self) -> Path:
+        """Where files and batches are."""
+        return self.data or home() / "serve"
+
     @field_validator("api_keys", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
@@ -130,6 +137,14 @@ class Settings(BaseSettings):
         """
         if not self.keys():
             require_loopback(self.host)
+        self.check_packages()
+
+    def check_packages(self) -> None:
+        """Refuse to serve without a package that is needed.
+
+        Raises:
+            InputError: it is missing.
+        """
         if self.rerankers and find_spec("sentence_transformers") is None:
             raise InputError(
                 "Rerankers need sentence-transformers, which is not installed. "
@@ -191,9 +206,15 @@ class Settings(BaseSettings):
 
 
 def load_settings(config: Path | None = None, flags: Mapping[str, Any] | None = None) -> Settings:
-    """Return the settings from flags, the environment and a TOML file, in this order of precedence.
+    """Return a server's settings; see :func:`load`."""
+    return load(Settings, config, flags)
+
+
+def load(kind: type[_S], config: Path | None = None, flags: Mapping[str, Any] | None = None) -> _S:
+    """Return settings from flags, the environment and a TOML file, in this order of precedence.
 
     Args:
+        kind: of which settings.
         config: the file, None for none.
         flags: by the settings' names; None stands for "does not say".
 
@@ -203,7 +224,7 @@ def load_settings(config: Path | None = None, flags: Mapping[str, Any] | None = 
     if config is not None and not config.is_file():
         raise InputError(f"There is no file of settings {config}. Check its path.")
 
-    class _Loaded(Settings):
+    class _Loaded(kind):  # type: ignore[valid-type,misc]
         @classmethod
         def settings_customise_sources(
             cls,

@@ -32,10 +32,12 @@ class Owned(BaseModel, Generic[T]):
 
     Attributes:
         owner: whose it is.
+        payer: who pays for the work on it; None where there is none.
         thing: as its owner sees it.
     """
 
     owner: str
+    payer: str | None = None
     thing: T
 
 
@@ -81,13 +83,20 @@ class Shelf(Generic[T]):
         # First a list: other threads put things onto the shelf meanwhile.
         return [kept.thing for kept in _oldest_first(kept for kept in list(self._kept.values()) if kept.owner == owner)]
 
-    def put(self, owner: str, thing: T) -> None:
+    def put(self, owner: str, thing: T, payer: str | None = None) -> None:
         """Keep a thing, in the place of an older one of its name.
+
+        Args:
+            owner: whose it is.
+            thing: to be kept.
+            payer: who pays for the work on it; None: as before.
 
         Raises:
             OSError: it cannot be written; what was kept is kept on.
         """
-        kept = self._kind(owner=owner, thing=thing)
+        if payer is None and (before := self._kept.get(thing.id)):
+            payer = before.payer
+        kept = self._kind(owner=owner, payer=payer, thing=thing)
         with whole_file(self._folder / f"{thing.id}.json") as file:
             file.write(kept.model_dump_json().encode())
         self._kept[thing.id] = kept

@@ -67,10 +67,11 @@ class Texts:
     async def tokens(self, call: Call) -> Answer:
         """Answer with tokens."""
         request = parse(TokenizeRequest, call.body)
-        self._embeddings.check(request.model)
-        return _answer(call, await tokenize(self._embeddings.engine, request))
+        model = self._embeddings.name(request.model)
+        self._embeddings.check(model)
+        return _answer(call, await tokenize(self._embeddings.engine, model, request))
 
 
 def _answer(call: Call, reply: Reply) -> Answer:
-    call.model, call.tokens = reply.model, reply.tokens
-    return Answer(body=reply.body)
+    call.model, call.tokens, call.provider = reply.model, reply.tokens, reply.provider
+    return Answer(body=reply.body, headers={"x-provider": reply.provider} if reply.provider else {})

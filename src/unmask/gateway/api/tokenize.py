@@ -10,8 +10,13 @@ from unmask.gateway.api.schemas import TokenizeRequest
 from unmask.text import Text
 
 
-async def tokenize(engine: EmbeddingEngine, request: TokenizeRequest) -> Reply:
+async def tokenize(engine: EmbeddingEngine, model: str, request: TokenizeRequest) -> Reply:
     """Answer a request.
+
+    Args:
+        engine: that knows the model.
+        model: the name it is served under.
+        request: of any of its names.
 
     Raises:
         UnknownModelError: the model is not served.
@@ -19,7 +24,7 @@ async def tokenize(engine: EmbeddingEngine, request: TokenizeRequest) -> Reply:
     """
     strings = [request.input] if isinstance(request.input, str) else request.input
     texts = [Text(request.instruction or "", string) for string in strings]
-    tokenized = await engine.tokenize(request.model, texts, truncate=request.truncate is not False)
+    tokenized = await engine.tokenize(model, texts, truncate=request.truncate is not False)
     total = sum(len(text.ids) for text in tokenized)
     data = [
         {"object": "tokens", "index": index, "tokens": text.ids, "content_start": text.start}
@@ -28,4 +33,4 @@ async def tokenize(engine: EmbeddingEngine, request: TokenizeRequest) -> Reply:
     usage = {"prompt_tokens": total, "total_tokens": total}
     body = orjson.dumps({"object": "list", "data": data, "model": request.model, "usage": usage})
     # Nothing was computed for it: it is on nobody's account.
-    return Reply(body=body, model=request.model, tokens=0)
+    return Reply(body=body, model=model, tokens=0)

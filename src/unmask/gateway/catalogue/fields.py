@@ -140,11 +140,13 @@ class Provider(Part):
         name: how answers and pages call it.
         url: of its API, ``/v1`` included; one that OpenAI's clients speak, as other Unmask servers do.
         model: what the model is called there.
+        kind: ``unmask`` for another Unmask server, which takes instructions apart from texts.
     """
 
     name: Line
     url: Url
     model: Line
+    kind: Literal["openai", "unmask"] = "openai"
 
 
 class Question(Part):

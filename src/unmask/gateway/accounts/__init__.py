@@ -1,0 +1,1 @@
+"""Who may call, and what they pay: users, keys, prepaid credit."""

@@ -1,0 +1,317 @@
+"""Keys: made, looked up, rotated, revoked.
+
+**How long a revoked key works.** Not at all for what is paid: reserving reads the key's row in the very statement that
+sets the credit aside. Elsewhere (lists of models, say) the process that revoked it refuses it at once, others go by
+what they looked up at most :data:`CACHE_SECONDS` ago.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from unmask.errors import InputError
+from unmask.gateway.accounts import keyrows
+from unmask.gateway.accounts.clock import SECOND, Clock, microseconds
+from unmask.gateway.accounts.errors import (
+    KeyExpiredError,
+    KeyModelError,
+    KeyRevokedError,
+    UnknownKeyError,
+    UnknownKeyIdError,
+    UnknownUserError,
+)
+from unmask.gateway.accounts.keyform import ApiKey, check_secret
+from unmask.gateway.db.database import Database
+from unmask.gateway.db.statements import Row, Transaction
+from unmask.gateway.db.tables import MOST_AMOUNT
+
+#: Seconds for which what was looked up is taken to be so.
+CACHE_SECONDS: Final = 5.0
+#: Keys that are remembered.
+_CACHED: Final = 10_000
+_LONGEST_NAME: Final = 100
+_MOST_MODELS: Final = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyLimits:
+    """What a key may do; None: as much as its user.
+
+    Attributes:
+        requests_per_minute: it may make.
+        tokens_per_minute: it may use.
+        spend_per_day: micro-units it may spend, days ending at midnight UTC.
+
+    Raises:
+        InputError: a limit is out of range.
+    """
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    spend_per_day: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in (("requests_per_minute", 1), ("tokens_per_minute", 1), ("spend_per_day", 0)):
+            value = getattr(self, name)
+            if value is not None and not least <= value <= MOST_AMOUNT:
+                raise InputError(f"The key's {name} is {value}; expected {least} to {MOST_AMOUNT:,}, or none.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Key:
+    """What is known of a key; not the key.
+
+    Attributes:
+        id: of it.
+        user_id: whose.
+        name: that its owner gave it.
+        shown: its beginning.
+        created_at: microseconds since 1970, like all times here.
+        expires_at: None if never.
+        revoked_at: None if it was not.
+        models: that it is for, None for all.
+        limits: of its own.
+        last_used_at: when it last reserved something, None if never.
+        digest: what is stored of it.
+    """
+
+    id: int
+    user_id: int
+    name: str
+    shown: str
+    created_at: int
+    expires_at: int | None
+    revoked_at: int | None
+    models: frozenset[str] | None
+    limits: KeyLimits
+    last_used_at: int | None
+    digest: bytes = field(repr=False)
+
+    def require_model(self, model: str) -> None:
+        """Refuse a model that the key is not for.
+
+        Raises:
+            KeyModelError: it is not.
+        """
+        if self.models is not None and model not in self.models:
+            raise KeyModelError(f"The API key {self.shown} is not for the model {model[:100]!r}. Use another key.")
+
+
+class Keyring:
+    """The keys of a database's users.
+
+    Args:
+        database: where they are.
+        secret: the server's, in no database; 32 random bytes or more. With another one no key is known.
+        clock: the time.
+        monotonic: seconds, for what is remembered.
+
+    Raises:
+        InputError: the secret is too short.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        secret: bytes,
+        *,
+        clock: Clock = microseconds,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._database = database
+        self._secret = check_secret(secret)
+        self._clock = clock
+        self._monotonic = monotonic
+        self._cache: OrderedDict[bytes, tuple[float, Key]] = OrderedDict()
+        self._asked: dict[bytes, asyncio.Task[Key | None]] = {}
+        self._changes = 0
+
+    async def issue(
+        self,
+        user_id: int,
+        name: str,
+        *,
+        expires_at: int | None = None,
+        models: frozenset[str] | None = None,
+        limits: KeyLimits | None = None,
+    ) -> tuple[Key, ApiKey]:
+        """Make a key.
+
+        Args:
+            user_id: for whom.
+            name: for its owner.
+            expires_at: when it opens nothing any more, microseconds since 1970; None for never.
+            models: that it is for, None for all.
+            limits: of its own.
+
+        Returns:
+            What is kept, and the key itself: show it to its owner now, nobody will see it again.
+
+        Raises:
+            InputError: the name, the time or the models cannot be.
+            UnknownUserError: there is no such user.
+            DatabaseUnavailableError: the database cannot be written now; there is no new key.
+        """
+        now = self._clock()
+        _check(name, expires_at, models, now)
+        secret = ApiKey.new()
+        given = limits or KeyLimits()
+        values: dict[str, Any] = {
+            "user": user_id,
+            "title": name,
+            "print": secret.digest(self._secret),
+            "shown": secret.shown,
+            "now": now,
+            "expires": expires_at,
+            "allowed": None if models is None else json.dumps(sorted(models)),
+            "requests": given.requests_per_minute,
+            "tokens": given.tokens_per_minute,
+            "spend": given.spend_per_day,
+        }
+
+        def operation(transaction: Transaction) -> Key:
+            if not transaction.run(keyrows.ADD, **values):
+                raise UnknownUserError("There is no such user.")
+            return _key(transaction.rows(keyrows.BY_DIGEST, print=values["print"])[0])
+
+        return await self._database.write(operation, durable=True), secret
+
+    async def rotate(self, user_id: int, key_id: int, *, overlap_seconds: float) -> tuple[Key, ApiKey]:
+        """Make a key in the place of another, which goes on for a while; what it used today counts for the new one.
+
+        Args:
+            user_id: whose key it is.
+            key_id: of the key to be replaced.
+            overlap_seconds: for which both work.
+
+        Returns:
+            As :meth:`issue`.
+
+        Raises:
+            InputError: the overlap is negative.
+            UnknownKeyIdError: the user has no such key.
+            KeyRevokedError, KeyExpiredError: it works no more; make a new one.
+            DatabaseUnavailableError: the database cannot be written now; all is as it was.
+        """
+        if overlap_seconds < 0:
+            raise InputError(f"An overlap of {overlap_seconds} s cannot be. Expected 0 or more.")
+        now, secret = self._clock(), ApiKey.new()
+        digest = secret.digest(self._secret)
+
+        def operation(transaction: Transaction) -> tuple[Key, Key]:
+            old = _owned(transaction, user_id, key_id)
+            _require_valid(old, now)
+            transaction.run(keyrows.COPY, key=key_id, print=digest, shown=secret.shown, now=now)
+            new = _key(transaction.rows(keyrows.BY_DIGEST, print=digest)[0])
+            transaction.run(keyrows.COPY_USAGE, old=key_id, new=new.id)
+            transaction.run(keyrows.END, key=key_id, at=now + int(overlap_seconds * SECOND))
+            return old, new
+
+        old, new = await self._database.write(operation, user=user_id, durable=True)
+        self._forget(old)
+        return new, secret
+
+    async def revoke(self, user_id: int, key_id: int) -> Key:
+        """Withdraw a key, for good; one that was is left as it is.
+
+        Raises:
+            UnknownKeyIdError: the user has no such key.
+            DatabaseUnavailableError: the database cannot be written now; revoke it again.
+        """
+        now = self._clock()
+
+        def operation(transaction: Transaction) -> Key:
+            _owned(transaction, user_id, key_id)
+            transaction.run(keyrows.REVOKE, key=key_id, now=now)
+            return _owned(transaction, user_id, key_id)
+
+        key = await self._database.write(operation, user=user_id, durable=True)
+        self._forget(key)
+        return key
+
+    async def of(self, user_id: int) -> list[Key]:
+        """Return a user's keys, the oldest first.
+
+        Raises:
+            DatabaseUnavailableError: the database cannot be read now.
+        """
+        return [_key(row) for row in await self._database.read(lambda each: each.rows(keyrows.OF_USER, user=user_id))]
+
+    async def authenticate(self, text: str) -> Key:
+        """Return what is known of the key that somebody sent.
+
+        Raises:
+            KeyRefusedError: it opens nothing; which of its kinds says why.
+            DatabaseUnavailableError: it would have to be looked up, and cannot now.
+        """
+        digest = ApiKey.parse(text).digest(self._secret)
+        at, key = self._cache.get(digest, (0.0, None))
+        if key is None or self._monotonic() - at > CACHE_SECONDS:
+            key = await self._look_up(digest)
+        # The database's comparison stops at the first byte that differs; this one does not.
+        if key is None or not hmac.compare_digest(key.digest, digest):
+            raise UnknownKeyError("The API key is not known here. Check that it is one of this server's.")
+        _require_valid(key, self._clock())
+        return key
+
+    async def _look_up(self, digest: bytes) -> Key | None:
+        # Requests that come while it is looked up share the answer; none of them can cancel it for the others.
+        task = self._asked.get(digest)
+        if task is None:
+            task = self._asked[digest] = asyncio.get_running_loop().create_task(self._fetch(digest))
+            task.add_done_callback(lambda _: self._asked.pop(digest, None))
+        return await asyncio.shield(task)
+
+    def _forget(self, key: Key) -> None:
+        self._cache.pop(key.digest, None)
+        self._changes += 1
+
+    async def _fetch(self, digest: bytes) -> Key | None:
+        asked_at, changes = self._monotonic(), self._changes
+        rows = await self._database.read(lambda transaction: transaction.rows(keyrows.BY_DIGEST, print=digest))
+        self._cache.pop(digest, None)
+        if not rows:
+            return None
+        key = _key(rows[0])
+        if changes == self._changes:  # else it may just have been revoked
+            self._cache[digest] = (asked_at, key)
+        if len(self._cache) > _CACHED:
+            self._cache.popitem(last=False)
+        return key
+
+
+def _check(name: str, expires_at: int | None, models: frozenset[str] | None, now: int) -> None:
+    if not 1 <= len(name) <= _LONGEST_NAME or not name.isprintable() or not name.strip():
+        raise InputError(f"The key's name has {len(name)} characters; expected 1 to {_LONGEST_NAME} printable ones.")
+    if expires_at is not None and expires_at <= now:
+        raise InputError("The key would have expired before it is made. Choose a later time, or none.")
+    if models is not None and not 1 <= len(models) <= _MOST_MODELS:
+        raise InputError(f"The key is for {len(models)} models; expected 1 to {_MOST_MODELS}, or None for all.")
+
+
+def _require_valid(key: Key, now: int) -> None:
+    if key.revoked_at is not None:
+        raise KeyRevokedError(f"The API key {key.shown} was revoked. Use another.")
+    if key.expires_at is not None and key.expires_at <= now:
+        raise KeyExpiredError(f"The API key {key.shown} has expired. Use another.")
+
+
+def _owned(transaction: Transaction, user_id: int, key_id: int) -> Key:
+    rows = transaction.rows(keyrows.OWNED, user=user_id, key=key_id)
+    if not rows:
+        raise UnknownKeyIdError("The user has no such key.")
+    return _key(rows[0])
+
+
+def _key(row: Row) -> Key:
+    values = dict(zip(keyrows.NAMES, row, strict=True))
+    models = values.pop("models")
+    limits = KeyLimits(**{name: values.pop(name) for name in keyrows.LIMITS})
+    return Key(models=None if models is None else frozenset(json.loads(models)), limits=limits, **values)

@@ -1,0 +1,247 @@
+"""Sessions: who is signed in, in which browser.
+
+The cookie's value is 256 random bits; the database has only their keyed hash, so a copy of it signs nobody in. A new
+session gets a new value, whatever the browser sent: there is none that somebody could have planted before.
+
+**How long an ended session works.** In the process that ended it not at all, in others for what they looked up at most
+:data:`CACHE_SECONDS` ago.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from sqlalchemy import LargeBinary, bindparam, delete, insert, select, update
+
+from unmask.gateway.accounts.binds import number
+from unmask.gateway.accounts.clock import MINUTE, SECOND, Clock, microseconds
+from unmask.gateway.accounts.csrf import FormTokens
+from unmask.gateway.accounts.errors import UnknownUserError
+from unmask.gateway.accounts.tokens import TOKEN_LENGTH, Keyed, new_token
+from unmask.gateway.db.database import Database
+from unmask.gateway.db.statements import Row, Statement, Transaction
+from unmask.gateway.db.tables import sessions, users
+
+#: Seconds after which a session ends that is not used, and after which one ends that is.
+IDLE_SECONDS: Final = 14 * 86_400
+LONGEST_SECONDS: Final = 60 * 86_400
+#: Seconds for which what was looked up is taken to be so.
+CACHE_SECONDS: Final = 5.0
+#: Sessions that are remembered.
+_CACHED: Final = 10_000
+#: Microseconds between two notes that a session is in use: not every page is worth a write.
+_NOTED: Final = 10 * MINUTE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """Somebody who is signed in.
+
+    Attributes:
+        id: of the session.
+        user_id: who.
+        created_at: when they signed in; microseconds since 1970, like all times here.
+        last_seen_at: when they last came, to ten minutes.
+        expires_at: when it ends if they do not come again.
+        digest: what is stored of the cookie.
+    """
+
+    id: int
+    user_id: int
+    created_at: int
+    last_seen_at: int
+    expires_at: int
+    digest: bytes = field(repr=False)
+
+
+_NAMES: Final = ("id", "user_id", "created_at", "last_seen_at", "expires_at", "digest")
+_COLUMNS: Final = tuple(sessions.c[name] for name in _NAMES)
+_print: Final = bindparam("print", type_=LargeBinary)
+_now: Final = number("now")
+
+_BEGIN: Final = Statement(
+    insert(sessions).from_select(
+        ["user_id", "digest", "created_at", "last_seen_at", "expires_at"],
+        select(users.c.id, _print, _now, _now, number("until")).where(users.c.id == number("user")),
+        include_defaults=False,
+    )
+)
+_FIND: Final = Statement(select(*_COLUMNS).where(sessions.c.digest == _print))
+_NOTE: Final = Statement(
+    update(sessions)
+    .where(sessions.c.id == number("session"), sessions.c.expires_at > _now)
+    .values(last_seen_at=_now, expires_at=number("until"))
+    .returning(*_COLUMNS)
+)
+_END: Final = Statement(delete(sessions).where(sessions.c.digest == _print))
+_END_ALL: Final = Statement(
+    delete(sessions).where(sessions.c.user_id == number("user"), sessions.c.id != number("but"))
+)
+_SWEEP: Final = Statement(
+    delete(sessions).where(
+        sessions.c.expires_at <= _now,
+        sessions.c.id.in_(
+            select(sessions.c.id).where(sessions.c.expires_at <= _now).order_by(sessions.c.expires_at).limit(1000)
+        ),
+    )
+)
+
+
+class Sessions:
+    """The sessions of a database's users.
+
+    Args:
+        database: where they are.
+        secret: the server's. With another one nobody is signed in.
+        clock: the time.
+        monotonic: seconds, for what is remembered.
+
+    Raises:
+        InputError: the secret is too short.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        secret: bytes,
+        *,
+        clock: Clock = microseconds,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._database = database
+        self._keyed = Keyed(secret, "sessions")
+        self._forms = FormTokens(secret, "sessions")
+        self._clock = clock
+        self._monotonic = monotonic
+        self._cache: OrderedDict[bytes, tuple[float, Session]] = OrderedDict()
+        self._changes = 0
+
+    async def begin(self, user_id: int, *, instead_of: str | None = None) -> str:
+        """Sign a user in and return the value of the new session's cookie.
+
+        Args:
+            user_id: who has proved to be this user.
+            instead_of: the value of the session cookie that the browser sent; that session ends.
+
+        Raises:
+            UnknownUserError: there is no such user.
+            DatabaseUnavailableError: the database cannot be written now; nobody is signed in.
+        """
+        cookie, now = new_token(), self._clock()
+        values: dict[str, Any] = {"user": user_id, "print": self._keyed.digest(cookie), "now": now}
+        former = None if instead_of is None else self._keyed.digest(instead_of)
+
+        def operation(transaction: Transaction) -> None:
+            if not transaction.run(_BEGIN, until=now + IDLE_SECONDS * SECOND, **values):
+                raise UnknownUserError("There is no such user.")
+            if former is not None:
+                transaction.run(_END, print=former)
+
+        await self._database.write(operation)
+        if former is not None:
+            self._forget(former)
+        return cookie
+
+    async def find(self, cookie: str | None) -> Session | None:
+        """Return the session of a cookie's value; None if it is none, or has ended.
+
+        Raises:
+            DatabaseUnavailableError: the database would have to be asked, and cannot answer now.
+        """
+        if cookie is None or len(cookie) != TOKEN_LENGTH:
+            return None
+        digest = self._keyed.digest(cookie)
+        at, session = self._cache.get(digest, (0.0, None))
+        if session is None or self._monotonic() - at > CACHE_SECONDS:
+            session = await self._look_up(digest)
+        now = self._clock()
+        if session is None or session.expires_at <= now:
+            return None
+        return session if now - session.last_seen_at < _NOTED else await self._note(session, now)
+
+    async def end(self, session: Session) -> None:
+        """Sign out: end a session, if it has not ended.
+
+        Raises:
+            DatabaseUnavailableError: the database cannot be written now; end it again.
+        """
+        await self._database.write(lambda transaction: transaction.run(_END, print=session.digest), durable=True)
+        self._forget(session.digest)
+
+    async def end_all(self, user_id: int, but: Session | None = None) -> int:
+        """End all sessions of a user, or all but one; return how many there were.
+
+        Raises:
+            DatabaseUnavailableError: the database cannot be written now; end them again.
+        """
+        kept = -1 if but is None else but.id
+        ended = await self._database.write(
+            lambda transaction: transaction.run(_END_ALL, user=user_id, but=kept), durable=True
+        )
+        for digest in [digest for digest, (_, each) in self._cache.items() if each.user_id == user_id]:
+            self._forget(digest)
+        self._changes += 1
+        return ended
+
+    async def sweep(self) -> int:
+        """Forget the sessions that have expired, a thousand at most; return how many there were.
+
+        Raises:
+            DatabaseUnavailableError: the database cannot be written now.
+        """
+        now = self._clock()
+        return await self._database.write(lambda transaction: transaction.run(_SWEEP, now=now), hurry=False)
+
+    def csrf_token(self, cookie: str) -> str:
+        """Return what the forms for a session hold."""
+        return self._forms.of(cookie)
+
+    def check_csrf(self, cookie: str | None, token: str | None) -> None:
+        """Refuse a form that was not made for the session it comes from.
+
+        Raises:
+            CsrfError: it was not.
+        """
+        self._forms.check(cookie, token)
+
+    async def _look_up(self, digest: bytes) -> Session | None:
+        asked_at, changes = self._monotonic(), self._changes
+        rows = await self._database.read(lambda transaction: transaction.rows(_FIND, print=digest))
+        self._cache.pop(digest, None)
+        if not rows:
+            return None
+        session = _session(rows[0])
+        if changes == self._changes:  # else it may just have been ended
+            self._remember(asked_at, session)
+        return session
+
+    async def _note(self, session: Session, now: int) -> Session | None:
+        """Write down that a session is used, which makes it last longer."""
+        until = min(now + IDLE_SECONDS * SECOND, session.created_at + LONGEST_SECONDS * SECOND)
+        asked_at, changes = self._monotonic(), self._changes
+        rows = await self._database.write(
+            lambda transaction: transaction.rows(_NOTE, session=session.id, now=now, until=until)
+        )
+        self._cache.pop(session.digest, None)
+        if not rows:
+            return None
+        if changes == self._changes:
+            self._remember(asked_at, _session(rows[0]))
+        return _session(rows[0])
+
+    def _remember(self, at: float, session: Session) -> None:
+        self._cache[session.digest] = (at, session)
+        if len(self._cache) > _CACHED:
+            self._cache.popitem(last=False)
+
+    def _forget(self, digest: bytes) -> None:
+        self._cache.pop(digest, None)
+        self._changes += 1
+
+
+def _session(row: Row) -> Session:
+    return Session(**dict(zip(_NAMES, row, strict=True)))

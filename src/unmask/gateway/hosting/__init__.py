@@ -1,0 +1,1 @@
+"""The whole gateway: API, accounts, catalogue, routing and pages put together."""

@@ -1,0 +1,1 @@
+"""Which provider answers: choice, health, retries, fail-over."""
