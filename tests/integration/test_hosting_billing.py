@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -176,17 +178,21 @@ def test_of_two_at_once_with_one_idempotency_key_one_is_answered(
     customer = gateway.customer(credit=100)
     embed_well = gateway.engine.embed
 
-    async def slow_after_it_was_let_in(*arguments: Any, **options: Any) -> Any:
+    let_in, go_on = threading.Event(), threading.Event()
+
+    async def waits_after_it_was_let_in(*arguments: Any, **options: Any) -> Any:
         result = await embed_well(*arguments, **options)
-        gateway.knobs.seconds = 0.5
-        await embed_well(*arguments, **options | {"admit": None})
+        let_in.set()
+        await asyncio.to_thread(go_on.wait)
         return result
 
-    monkeypatch.setattr(gateway.engine, "embed", slow_after_it_was_let_in)
-    with gateway.client(customer, **{"idempotency-key": "order 2"}) as client, ThreadPoolExecutor(2) as pool:
-        responses = sorted(pool.map(lambda _: embed(client), range(2)), key=lambda each: each.status_code)
-    assert responses[0].status_code == 200
-    refused(responses[1], 409, "idempotency_in_progress")
+    monkeypatch.setattr(gateway.engine, "embed", waits_after_it_was_let_in)
+    with gateway.client(customer, **{"idempotency-key": "order 2"}) as client, ThreadPoolExecutor(1) as pool:
+        first = pool.submit(embed, client)
+        assert let_in.wait(20)
+        refused(embed(client), 409, "idempotency_in_progress")
+        go_on.set()
+        assert first.result().status_code == 200
     assert gateway.settled(customer) == 100 - COST
 
 

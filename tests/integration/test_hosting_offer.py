@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from unmask.engine.fake import FakeEngine
 from unmask.errors import InputError
 from unmask.gateway.api.settings import ModelSettings, load
 from unmask.gateway.catalogue import Catalogue
+from unmask.gateway.hosting.downloads import Downloads
 from unmask.gateway.hosting.gateway import named_by_slug
 from unmask.gateway.hosting.settings import GatewaySettings
 from unmask.gateway.routing.routes import ProviderKey, RemoteProvider
@@ -125,6 +127,54 @@ def test_an_admin_sees_requests_calls_and_health(gateway: Hosted) -> None:
     checks = {check.name: check for check in gateway.do(gateway.gateway.services.health())}
     assert {name for name, check in checks.items() if not check.well} == {"mail"}
     assert checks.keys() >= {"database", "engine", "disk", f"model {MODEL}"}
+
+
+def test_the_hubs_downloads_are_shown_where_the_operator_lets_them_be_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def ask(repository: str) -> int | None:
+        asked.append(repository)
+        if "Mistral" in repository:
+            raise OSError("no such repository")
+        return 12_345 if repository == SOON_AS_PUBLISHED else None
+
+    monkeypatch.setattr(Downloads.__init__, "__defaults__", (ask,))
+    with hosted(tmp_path / "asks", hub_downloads=True) as gateway, gateway.client() as client:
+        repositories = {entry.source for entry in Catalogue.load() if "/" in entry.source}
+        wait_until(lambda: set(asked) == repositories)
+        wait_until(lambda: "12,345" in client.get(f"/models/{SOON}").text)
+        assert "by its hub" not in client.get(f"/models/{MODEL}").text
+    asked.clear()
+    with hosted(tmp_path / "does not") as gateway, gateway.client() as client:
+        assert "by its hub" not in client.get(f"/models/{SOON}").text
+    assert not asked
+
+
+def test_a_user_has_so_much_room_for_files(tmp_path: Path) -> None:
+    with hosted(tmp_path, stored_bytes=1000) as gateway, gateway.client(gateway.customer()) as client:
+
+        def upload(size: int) -> httpx.Response:
+            return client.post("/v1/files", files={"file": ("in.jsonl", b"x" * size)}, data={"purpose": "batch"})
+
+        first = upload(600)
+        assert first.status_code == 200
+        assert upload(401).json()["error"]["code"] == "storage_quota"
+        with gateway.client(gateway.customer()) as other:
+            body = {"file": ("in.jsonl", b"x" * 600)}
+            assert other.post("/v1/files", files=body, data={"purpose": "batch"}).status_code == 200
+        client.delete(f"/v1/files/{first.json()['id']}")
+        assert upload(1000).status_code == 200
+
+
+def test_a_form_that_does_not_arrive_is_given_up(gateway: Hosted, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unmask.gateway.web.forms._SECONDS", 0.3)
+    url = httpx.URL(gateway.url)
+    with socket.create_connection((url.host, url.port or 0), timeout=10) as connection:
+        head = "POST /sign-in HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-www-form-urlencoded\r\n"
+        connection.sendall((head + f"origin: {gateway.url}\r\ncontent-length: 100\r\n\r\nemail=").encode())
+        assert connection.recv(1000).startswith(b"HTTP/1.1 408")
 
 
 def test_admins_of_the_settings_are_admins(gateway: Hosted) -> None:

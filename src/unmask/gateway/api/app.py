@@ -102,7 +102,9 @@ class Application:
         return (
             *Texts(self._embeddings, reranking, longest_wait=self._settings.wait_seconds).operations(),
             *Models(self._embeddings, self._pairs, self._shown).operations(),
-            *Files(self._batches, self._settings.body_limits(upload=True)).operations(),
+            *Files(
+                self._batches, self._settings.body_limits(upload=True), stored=self._settings.stored_bytes
+            ).operations(),
             *Batches(self._runner).operations(),
         )
 

@@ -29,9 +29,11 @@ class Files:
     Args:
         batches: where batches and files are.
         limits: what an upload may be.
+        stored: bytes of a caller's files together, None for any number.
     """
 
-    def __init__(self, batches: BatchStore, limits: BodyLimits) -> None:
+    def __init__(self, batches: BatchStore, limits: BodyLimits, *, stored: int | None = None) -> None:
+        self._stored = stored
         self._batches = batches
         self._files = batches.files
         self._limits = limits
@@ -83,11 +85,26 @@ class Files:
                 raise RequestError(f"Unknown field {unknown[:64]!r}.", param=unknown[:64], code="unknown_parameter")
             if not file.size:
                 raise RequestError("The file is empty.", param="file", code="empty_file")
+            self._check_room(call.caller, file.size)
             name = (file.filename or "upload.jsonl")[:255]
             kept = await asyncio.to_thread(self._files.add, file.file, filename=name, owner=call.caller)
         finally:
             await form.close()
         return answer_model(kept)
+
+    def _check_room(self, caller: str, size: int) -> None:
+        """Refuse a file for which its owner has no room left.
+
+        Raises:
+            RequestError: there is none.
+        """
+        held = sum(file.bytes for file in self._files.of(caller))
+        if self._stored is not None and held + size > self._stored:
+            raise RequestError(
+                f"Your files have {held:,} bytes and may have {self._stored:,}; this one has {size:,}. Delete some.",
+                param="file",
+                code="storage_quota",
+            )
 
     async def list(self, call: Call) -> Answer:
         """Answer with a page of the caller's files."""

@@ -48,6 +48,7 @@ class Settings(BaseSettings):
         tokens_per_minute: of each key, None for any number.
         body_bytes: most of a body, files apart.
         file_bytes: most of a file.
+        stored_bytes: of a caller's files together; None for any number.
         body_seconds: in which a body must begin to arrive.
         header_seconds: in which a request's head must arrive once its connection is open.
         idle_seconds: after which a connection without a request is closed.
@@ -80,6 +81,7 @@ class Settings(BaseSettings):
     tokens_per_minute: Annotated[int, Field(ge=1)] | None = None
     body_bytes: Annotated[int, Field(ge=1)] = 32_000_000
     file_bytes: Annotated[int, Field(ge=1, le=200_000_000)] = 200_000_000
+    stored_bytes: Annotated[int, Field(ge=1)] | None = None
     body_seconds: _Seconds = 20
     header_seconds: _Seconds = 10
     idle_seconds: _Seconds = 75

@@ -36,6 +36,7 @@ from unmask.gateway.api.limits import Receive
 from unmask.gateway.api.logs import request_id
 from unmask.gateway.catalogue import Catalogue, Entry
 from unmask.gateway.db.database import Database
+from unmask.gateway.hosting.downloads import Downloads
 from unmask.gateway.hosting.health import Health
 from unmask.gateway.hosting.housework import Chore, Housework
 from unmask.gateway.hosting.offer import Offer
@@ -59,6 +60,7 @@ REFERENCE: Final = "/docs/api"
 #: Seconds after which changes that another process made to the providers are used here.
 _PROVIDERS: Final = 5.0
 _MINUTE: Final = 60.0
+_DAY: Final = 86_400.0
 
 
 def named_by_slug(settings: GatewaySettings, catalogue: Catalogue) -> GatewaySettings:
@@ -134,7 +136,7 @@ class Gateway:
         throttle = Throttle(database, secret)
         self.sessions = Sessions(database, secret)
         self.links = Links(database, secret, settings.mailer(), throttle, site=settings.site_name)
-        calls = Calls(database)
+        calls, downloads = Calls(database), Downloads(catalogue)
         self._traffic = Traffic(calls, self.offer.entry)
         self.services = Services(
             site=settings.site(),
@@ -155,6 +157,7 @@ class Gateway:
             providers=self.providers,
             try_it=Trying(self.router, self.offer, per_minute=settings.tries_per_minute),
             requests=self._traffic.latest,
+            downloads=downloads,
             health=Health(self.users, self.router, self.router, settings.folder, mails=settings.smtp_host is not None),
         )
         self.api = Application(
@@ -169,6 +172,7 @@ class Gateway:
         secure = self.services.site.secure
         self._api: Any = SecurityHeaders(cast("Any", self.api), secure=secure, headers=API_HEADERS)
         self._site: Any = ProxyHeadersMiddleware(cast("Any", site(self.services)), list(settings.proxies))
+        asking = Chore(name="downloads", seconds=_DAY, work=downloads.refresh, at_once=True)
         self._housework = Housework(
             Chore(name="lapsed holds", seconds=_MINUTE, work=self.ledger.sweep),
             Chore(name="old links", seconds=_MINUTE, work=self.links.sweep),
@@ -176,6 +180,7 @@ class Gateway:
             Chore(name="old counts", seconds=_MINUTE, work=throttle.sweep),
             Chore(name="calls", seconds=_MINUTE / 4, work=self._traffic.flush),
             Chore(name="providers", seconds=_PROVIDERS, work=self.refresh_providers),
+            *([asking] if settings.hub_downloads else []),
         )
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:

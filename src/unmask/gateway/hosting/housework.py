@@ -22,11 +22,13 @@ class Chore:
         name: for the log.
         seconds: between two times, more or less a tenth: processes on one database should not do it together.
         work: does it.
+        at_once: whether it is done at the start, too.
     """
 
     name: str
     seconds: float
     work: Callable[[], Awaitable[object]]
+    at_once: bool = False
 
 
 class Housework:
@@ -51,8 +53,10 @@ class Housework:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _again(self, chore: Chore) -> None:
+        pause = 0.0 if chore.at_once else chore.seconds
         while True:
-            await asyncio.sleep(chore.seconds * random.uniform(0.9, 1.1))  # noqa: S311
+            await asyncio.sleep(pause * random.uniform(0.9, 1.1))  # noqa: S311
+            pause = chore.seconds
             try:
                 await chore.work()
             except UnmaskError as error:

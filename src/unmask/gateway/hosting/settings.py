@@ -35,6 +35,7 @@ class GatewaySettings(Settings):
         secret_file: a file that holds it.
         site_url: under which browsers reach the site; None for this machine, as a developer uses it.
         site_name: what it is called.
+        stored_bytes: of each user's files together.
         contact: an e-mail address for its users.
         currency: of all prices.
         free_credit: of a new account, in millionths of the currency.
@@ -52,6 +53,7 @@ class GatewaySettings(Settings):
         openid_client_id: that it gave us.
         openid_client_secret: likewise.
         tries_per_minute: how often a visitor may try a model on its page.
+        hub_downloads: ask Hugging Face once a day how often the catalogue's models are downloaded.
         proxies: addresses of reverse proxies, whose X-Forwarded-For is believed.
         demo: make an account to look around with; None: where no site_url is given.
     """
@@ -62,6 +64,7 @@ class GatewaySettings(Settings):
     secret_file: Path | None = None
     site_url: str | None = None
     site_name: Annotated[str, Field(min_length=1, max_length=60)] = "Unmask"
+    stored_bytes: Annotated[int, Field(ge=1)] | None = 2_000_000_000
     contact: str = ""
     currency: Annotated[str, Field(pattern="^[A-Z]{3}$")] = "USD"
     free_credit: Annotated[int, Field(ge=0)] = UNIT
@@ -79,6 +82,7 @@ class GatewaySettings(Settings):
     openid_client_id: str = ""
     openid_client_secret: SecretStr = SecretStr("")
     tries_per_minute: Annotated[int, Field(ge=1)] = 20
+    hub_downloads: bool = False
     proxies: tuple[str, ...] = ()
     demo: bool | None = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -13,6 +14,8 @@ from starlette.requests import Request
 
 #: Bytes and fields of a form; the largest is the box to try a model with.
 _MOST_BYTES: Final = 64_000
+#: Seconds in which a form must arrive.
+_SECONDS: Final = 20.0
 _MOST_FIELDS: Final = 500
 _TYPE: Final = "application/x-www-form-urlencoded"
 _UNIT: Final = 1_000_000
@@ -82,15 +85,20 @@ async def read_form(request: Request) -> Form:
     """Return the form that a request has for a body.
 
     Raises:
-        HTTPException: 415 if it is none, 413 if it is too large, 400 if it has a character that no text has.
+        HTTPException: 415 if it is none, 413 if it is too large, 408 if it does not arrive, 400 if it has a
+            character that no text has.
     """
     if request.headers.get("content-type", "").split(";")[0].strip().lower() != _TYPE:
         raise HTTPException(415)
     body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > _MOST_BYTES:
-            raise HTTPException(413)
+    try:
+        async with asyncio.timeout(_SECONDS):
+            async for part in request.stream():
+                body += part
+                if len(body) > _MOST_BYTES:
+                    raise HTTPException(413)
+    except TimeoutError as error:
+        raise HTTPException(408) from error
     try:
         # Whatever is no UTF-8 becomes a replacement character, as browsers do.
         text = body.decode("utf-8", "replace")

@@ -125,6 +125,7 @@ async def _page(visit: Visit, entry: Entry, form: Form, *, status: int = 200, **
         providers=report.providers if (report := services.report_on(entry.slug)) else (),
         states=STATES,
         calls=calls.get(entry.slug, 0),
+        downloads=services.downloads().get(entry.slug),
         votes=counts.get(entry.slug, 0),
         voted=user is not None and entry.slug in await services.wishes.of_user(user.id),
         **({"result": None, "texts": [], "shade": _shade} | values),

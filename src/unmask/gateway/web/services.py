@@ -158,6 +158,7 @@ class Services:
         try_it: tries a model for a visitor.
         requests: the latest to the API, the newest first.
         health: looks after everything that has to be well.
+        downloads: a month, of the models that a hub counts, by slug.
     """
 
     site: SiteSettings
@@ -179,6 +180,7 @@ class Services:
     try_it: Trying
     requests: Callable[[], Sequence[RequestRow]]
     health: Callable[[], Awaitable[Sequence[Check]]]
+    downloads: Callable[[], Mapping[str, int]] = dict
 
     def listings(self) -> tuple[Listing, ...]:
         """Return every model with its status."""
