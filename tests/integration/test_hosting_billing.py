@@ -133,6 +133,7 @@ def test_what_is_not_answered_is_not_billed(gateway: Hosted, failure: str, monke
         assert embed(client).status_code == status
     assert held[0].held == COST
     assert gateway.settled(customer) == 100
+    assert [entry.kind for entry in gateway.do(gateway.gateway.ledger.entries(customer.id))] == ["top_up"]
 
 
 def test_a_caller_who_hangs_up_is_not_billed(gateway: Hosted, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,7 +98,7 @@ def test_a_visitor_tries_a_model_within_limits(tmp_path: Path) -> None:
         try_it = gateway.gateway.services.try_it
         found = gateway.do(try_it(MODEL, ["a cat", "a kitten", "a cat"], "Find it:", None))
         assert found.similarities[0][0] == pytest.approx(1, abs=1e-6)
-        assert found.similarities[1][2] != found.similarities[0][2]  # the instruction stands before the first alone
+        assert found.similarities[0][2] < 0.99  # the instruction stands before the first alone
         assert gateway.knobs.asked[-1].priority == "batch"
         with pytest.raises(InputError, match="Expected 2 to 8"):
             gateway.do(try_it(MODEL, ["alone"], None, None))
