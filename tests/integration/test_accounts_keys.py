@@ -140,6 +140,42 @@ def test_a_key_that_is_revoked_while_it_is_looked_up_is_not_remembered(url: str)
     asyncio.run(scenario())
 
 
+def test_a_key_in_use_is_looked_up_before_what_is_remembered_is_too_old(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        async with bank(url) as b:
+            now = [0.0]
+            keyring = Keyring(b.database, SECRET, clock=b.clock, monotonic=lambda: now[0])
+            user, key, secret = await b.customer()
+            await keyring.authenticate(secret.reveal())
+            read, waiting, failing = b.database.read, asyncio.Event(), [True]
+
+            async def slow(run: Any) -> Any:
+                await waiting.wait()
+                if failing[0]:
+                    raise DatabaseUnavailableError("away")
+                return await read(run)
+
+            b.database.read = slow  # type: ignore[method-assign]
+            await b.keyring.revoke(user.id, key.id)  # by another process
+            now[0] = CACHE_SECONDS / 2 + 0.1
+            for _ in range(3):  # answered at once, while it is looked up
+                assert await keyring.authenticate(secret.reveal()) == key
+            waiting.set()
+            while keyring._asked:  # the database is away: what is remembered still holds
+                await asyncio.sleep(0.001)
+            assert await keyring.authenticate(secret.reveal()) == key  # and it is looked up again
+            failing[0] = False
+            while keyring._asked:
+                await asyncio.sleep(0.001)
+            with pytest.raises(KeyRevokedError):
+                await keyring.authenticate(secret.reveal())
+
+    asyncio.run(scenario())
+    assert "never retrieved" not in caplog.text
+
+
 def test_requests_at_once_share_a_look_up(url: str) -> None:
     async def scenario() -> None:
         async with bank(url) as b:

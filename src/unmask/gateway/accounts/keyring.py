@@ -34,6 +34,8 @@ from unmask.gateway.db.tables import MOST_AMOUNT
 
 #: Seconds for which what was looked up is taken to be so.
 CACHE_SECONDS: Final = 5.0
+#: Seconds after which it is looked up anew while it still holds: of a key in use nobody waits for the database.
+_AHEAD_SECONDS: Final = CACHE_SECONDS / 2
 #: Keys that are remembered.
 _CACHED: Final = 10_000
 _LONGEST_NAME: Final = 100
@@ -253,21 +255,29 @@ class Keyring:
         """
         digest = ApiKey.parse(text).digest(self._secret)
         at, key = self._cache.get(digest, (0.0, None))
-        if key is None or self._monotonic() - at > CACHE_SECONDS:
-            key = await self._look_up(digest)
+        age = self._monotonic() - at
+        if key is None or age > CACHE_SECONDS:
+            # Requests that come meanwhile share the answer; none of them can cancel it for the others.
+            key = await asyncio.shield(self._look_up(digest))
+        elif age > _AHEAD_SECONDS:
+            self._look_up(digest)
         # The database's comparison stops at the first byte that differs; this one does not.
         if key is None or not hmac.compare_digest(key.digest, digest):
             raise UnknownKeyError("The API key is not known here. Check that it is one of this server's.")
         _require_valid(key, self._clock())
         return key
 
-    async def _look_up(self, digest: bytes) -> Key | None:
-        # Requests that come while it is looked up share the answer; none of them can cancel it for the others.
+    def _look_up(self, digest: bytes) -> asyncio.Task[Key | None]:
         task = self._asked.get(digest)
         if task is None:
             task = self._asked[digest] = asyncio.get_running_loop().create_task(self._fetch(digest))
-            task.add_done_callback(lambda _: self._asked.pop(digest, None))
-        return await asyncio.shield(task)
+            task.add_done_callback(lambda done: self._looked_up(digest, done))
+        return task
+
+    def _looked_up(self, digest: bytes, task: asyncio.Task[Key | None]) -> None:
+        del self._asked[digest]
+        if not task.cancelled():
+            task.exception()  # whoever waits has it; ahead of time nobody does, and what is remembered still holds
 
     def _forget(self, key: Key) -> None:
         self._cache.pop(key.digest, None)
