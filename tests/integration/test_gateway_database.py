@@ -14,7 +14,7 @@ pytest.importorskip("psycopg")
 
 from tests.bank import bank, order, raw
 from tests.postgresql import Cluster, binaries
-from unmask.cli.gateway_database import database
+from unmask.cli import app
 from unmask.cli.outcome import run
 from unmask.gateway.accounts.money import Hold, Retry
 from unmask.gateway.db.migrating import current, downgrade, head, upgrade
@@ -37,7 +37,7 @@ def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setenv("PATH", f"{found}{os.pathsep}{os.environ['PATH']}")
 
     def call(*arguments: str | Path) -> tuple[int, str, str]:
-        status = run(database, [str(argument) for argument in arguments])
+        status = run(app, ["gateway", *(str(argument) for argument in arguments)])
         captured = capsys.readouterr()
         return status, captured.out, captured.err
 

@@ -17,11 +17,8 @@ DatabaseOption = Annotated[
     str,
     typer.Option("--database", "-d", envvar="UNMASK_DATABASE", help="sqlite:///FILE or postgresql://USER@HOST/NAME."),
 ]
-#: To be mounted beside what runs the gateway.
-database = typer.Typer(name="database")
 
 
-@database.command()
 def audit(url: DatabaseOption) -> None:
     """Check that every balance is the sum of its ledger, and nothing is charged twice; the gateway may run.
 
@@ -52,7 +49,6 @@ def audit(url: DatabaseOption) -> None:
         raise typer.Exit(1)
 
 
-@database.command()
 def migrate(
     url: DatabaseOption,
     down_to: Annotated[
@@ -79,7 +75,6 @@ def migrate(
     made(f"The database was of version {before or 'none'} and is of version {current(url) or 'none'}.")
 
 
-@database.command()
 def backup(
     file: Annotated[Path, typer.Argument(help="Where to write; must not exist.")],
     url: DatabaseOption,
@@ -99,7 +94,6 @@ def backup(
     )
 
 
-@database.command()
 def restore(
     file: Annotated[Path, typer.Argument(help="A file that `unmask gateway backup` wrote.")],
     url: DatabaseOption,

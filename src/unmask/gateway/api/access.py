@@ -11,7 +11,7 @@ from typing import Protocol
 
 from unmask.engine.contract import Priority
 from unmask.gateway.api.keys import Keys
-from unmask.gateway.api.limits import Allowance
+from unmask.gateway.api.limits import Allowance, Allowances
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,9 +114,7 @@ class ListedKeys:
 
     def __init__(self, keys: Keys, *, requests: int | None = None, tokens: int | None = None) -> None:
         self._keys = keys
-        self._requests = requests
-        self._tokens = tokens
-        self._allowances: dict[str, Allowance] = {}
+        self._allowances = Allowances(requests=requests, tokens=tokens)
 
     async def enter(self, authorization: bytes | None) -> Visit:
         """Begin a request; see :meth:`Access.enter`.
@@ -126,9 +124,7 @@ class ListedKeys:
             RateLimitError: its requests of this minute are used up.
         """
         caller = self._keys.caller(authorization)
-        allowance = self._allowances.get(caller)
-        if allowance is None:
-            allowance = self._allowances[caller] = Allowance(requests=self._requests, tokens=self._tokens)
+        allowance = self._allowances.of(caller)
         allowance.take("requests")
         return _Listed(caller, allowance)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -188,6 +188,26 @@ class Allowance:
             found[f"x-ratelimit-limit-{kind}"] = str(bucket.capacity)
             found[f"x-ratelimit-remaining-{kind}"] = str(max(0, int(bucket.level(now))))
             found[f"x-ratelimit-reset-{kind}"] = _duration(bucket.seconds_to_full(now))
+        return found
+
+
+class Allowances:
+    """The allowances of many callers, all of the same size; each is made when its caller first comes.
+
+    Args:
+        requests: a minute, None for any number.
+        tokens: a minute, None for any number.
+    """
+
+    def __init__(self, *, requests: int | None = None, tokens: int | None = None) -> None:
+        self._requests, self._tokens = requests, tokens
+        self._found: dict[Hashable, Allowance] = {}
+
+    def of(self, caller: Hashable) -> Allowance:
+        """Return a caller's allowance."""
+        found = self._found.get(caller)
+        if found is None:
+            found = self._found[caller] = Allowance(requests=self._requests, tokens=self._tokens)
         return found
 
 

@@ -34,7 +34,7 @@ from unmask.gateway.api.app import Application
 from unmask.gateway.api.http import Send
 from unmask.gateway.api.limits import Receive
 from unmask.gateway.api.logs import request_id
-from unmask.gateway.catalogue import Catalogue, Entry
+from unmask.gateway.catalogue import Catalogue
 from unmask.gateway.db.database import Database
 from unmask.gateway.hosting.downloads import Downloads
 from unmask.gateway.hosting.health import Health
@@ -215,12 +215,13 @@ class Gateway:
         served = [model.name for model in self._engine.served()]
         return routes_of(self.catalogue, served, stored, environment=os.environ)
 
-    def _answering(self, entry: Entry) -> list[str]:
-        """Return who answers for a model now."""
-        report = next((each for each in self.router.report() if each.model == entry.slug), None)
-        if report is not None:
-            return [provider.name for provider in report.providers if provider.answers]
-        return ["local"] if self.offer.states().get(entry.slug) in ("ready", "cold") else []
+    def _answering(self) -> dict[str, list[str]]:
+        """Return who answers now, by model."""
+        here = {name: ["local"] for name, state in self.offer.states().items() if state in ("ready", "cold")}
+        return here | {
+            report.model: [provider.name for provider in report.providers if provider.answers]
+            for report in self.router.report()
+        }
 
     def _openid(self, secret: bytes, throttle: Throttle) -> OpenId | None:
         asked = self.settings.openid()

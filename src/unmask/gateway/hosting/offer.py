@@ -12,8 +12,8 @@ from unmask.errors import InputError, UnknownModelError
 from unmask.gateway.accounts.money import UNIT
 from unmask.gateway.catalogue import Catalogue, Entry, Prices, status_of
 
-#: A model → the names of those who answer for it now.
-Providers = Callable[[Entry], Sequence[str]]
+#: The names of those who answer now, by the slugs of models that anybody answers for.
+Providers = Callable[[], Mapping[str, Sequence[str]]]
 
 
 class Offer:
@@ -23,7 +23,7 @@ class Offer:
         catalogue: of all models.
         engines: that serve some of them, each by any of its names.
         currency: of the prices.
-        providers: who answers for a model now.
+        providers: who answers now.
 
     Raises:
         InputError: an engine serves a model that the catalogue does not know, so it has no price; or one model twice.
@@ -35,7 +35,7 @@ class Offer:
         engines: Iterable[EmbeddingEngine],
         *,
         currency: str,
-        providers: Providers = lambda entry: (),
+        providers: Providers = dict,
     ) -> None:
         self.catalogue = catalogue
         self._engines = tuple(engines)
@@ -98,9 +98,10 @@ class Offer:
         Args:
             served: what the API says of those that are served, by the names they are served under.
         """
-        states = self.states()
+        states, providers = self.states(), self._providers()
         return {
             entry.slug: self._describe(entry, states, served.get(self._served.get(entry.slug, ""), {}))
+            | {"providers": providers.get(entry.slug, ())}
             for entry in self.catalogue
         }
 
@@ -118,7 +119,6 @@ class Offer:
             "task": entry.task,
             "names": entry.accepted,
             "prices": _shown(entry.prices, self._currency),
-            "providers": self._providers(entry),
         }
 
 

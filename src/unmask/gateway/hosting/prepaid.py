@@ -15,7 +15,7 @@ from unmask.gateway.accounts.money import Hold, Replay, Retry, fingerprint
 from unmask.gateway.accounts.money import Order as Purchase
 from unmask.gateway.api.access import AnsweredBeforeError, Order, Visit
 from unmask.gateway.api.keys import bearer
-from unmask.gateway.api.limits import Allowance
+from unmask.gateway.api.limits import Allowances
 from unmask.gateway.catalogue import Entry, Tier
 from unmask.gateway.db.errors import DatabaseUnavailableError
 
@@ -41,8 +41,7 @@ class Prepaid:
         self.keyring = keyring
         self.ledger = ledger
         self.entry = entry
-        self._requests = requests
-        self._allowances: dict[int, Allowance] = {}
+        self._allowances = Allowances(requests=requests)
         self._endings: set[asyncio.Task[None]] = set()
 
     async def enter(self, authorization: bytes | None) -> Visit:
@@ -55,8 +54,7 @@ class Prepaid:
             DatabaseUnavailableError: the key cannot be looked up now.
         """
         key = await self.keyring.authenticate(bearer(authorization).decode("latin-1"))
-        if self._requests is not None:
-            self._allowance(key.user_id).take("requests")
+        self._allowances.of(key.user_id).take("requests")
         return PaidVisit(self, key.user_id, key.id, key)
 
     def resume(self, payer: str) -> Visit:
@@ -76,12 +74,6 @@ class Prepaid:
         task = asyncio.get_running_loop().create_task(work)
         self._endings.add(task)  # keeps it alive
         task.add_done_callback(self._endings.discard)
-
-    def _allowance(self, user_id: int) -> Allowance:
-        found = self._allowances.get(user_id)
-        if found is None:
-            found = self._allowances[user_id] = Allowance(requests=self._requests, tokens=None)
-        return found
 
 
 class PaidVisit:

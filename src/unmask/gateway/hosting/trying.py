@@ -8,7 +8,7 @@ from typing import Final
 from unmask.engine.contract import EmbeddingEngine
 from unmask.errors import InputError
 from unmask.form import normalized
-from unmask.gateway.api.limits import Allowance
+from unmask.gateway.api.limits import Allowances
 from unmask.gateway.hosting.offer import Offer
 from unmask.gateway.web.services import TryIt
 from unmask.text import Text
@@ -32,8 +32,7 @@ class Trying:
     def __init__(self, engine: EmbeddingEngine, offer: Offer, *, per_minute: int) -> None:
         self._engine = engine
         self._offer = offer
-        self._per_minute = per_minute
-        self._allowances: dict[int | None, Allowance] = {}
+        self._allowances = Allowances(requests=per_minute)
 
     async def __call__(self, slug: str, texts: list[str], instruction: str | None, user_id: int | None) -> TryIt:
         """Return how alike texts are; see the protocol.
@@ -45,7 +44,7 @@ class Trying:
         """
         if not 2 <= len(texts) <= _TEXTS:
             raise InputError(f"{len(texts)} texts were given. Expected 2 to {_TEXTS}.")
-        self._take(user_id)
+        self._allowances.of(user_id).take("requests")
         model = self._offer.name(slug)
         # As a batch: who pays goes first.
         start = time.perf_counter()
@@ -65,9 +64,3 @@ class Trying:
             tokens=embedded.tokens,
             milliseconds=milliseconds,
         )
-
-    def _take(self, user_id: int | None) -> None:
-        found = self._allowances.get(user_id)
-        if found is None:
-            found = self._allowances[user_id] = Allowance(requests=self._per_minute, tokens=None)
-        found.take("requests")
