@@ -28,7 +28,8 @@ from unmask.gateway.accounts.errors import (
     UserExistsError,
 )
 from unmask.gateway.accounts.keyform import ApiKey
-from unmask.gateway.accounts.keyring import CACHE_SECONDS, KeyLimits, Keyring
+from unmask.gateway.accounts.keyring import KeyLimits, Keyring
+from unmask.gateway.accounts.remembered import CACHE_SECONDS
 from unmask.gateway.db.errors import DatabaseUnavailableError
 
 pytest_plugins = ("tests.databases",)
@@ -163,11 +164,11 @@ def test_a_key_in_use_is_looked_up_before_what_is_remembered_is_too_old(
             for _ in range(3):  # answered at once, while it is looked up
                 assert await keyring.authenticate(secret.reveal()) == key
             waiting.set()
-            while keyring._asked:  # the database is away: what is remembered still holds
+            while keyring._remembered._asked:  # the database is away: what is remembered still holds
                 await asyncio.sleep(0.001)
             assert await keyring.authenticate(secret.reveal()) == key  # and it is looked up again
             failing[0] = False
-            while keyring._asked:
+            while keyring._remembered._asked:
                 await asyncio.sleep(0.001)
             with pytest.raises(KeyRevokedError):
                 await keyring.authenticate(secret.reveal())

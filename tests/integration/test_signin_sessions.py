@@ -13,7 +13,8 @@ pytest.importorskip("cryptography")
 
 from tests.bank import SECRET, Bank, bank
 from unmask.gateway.accounts.errors import CsrfError, UnknownUserError
-from unmask.gateway.accounts.sessions import CACHE_SECONDS, IDLE_SECONDS, LONGEST_SECONDS, Session, Sessions
+from unmask.gateway.accounts.remembered import CACHE_SECONDS
+from unmask.gateway.accounts.sessions import IDLE_SECONDS, LONGEST_SECONDS, Session, Sessions
 from unmask.gateway.accounts.tokens import TOKEN_LENGTH, new_token
 from unmask.gateway.db.errors import DatabaseUnavailableError
 

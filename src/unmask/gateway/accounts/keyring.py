@@ -2,16 +2,14 @@
 
 **How long a revoked key works.** Not at all for what is paid: reserving reads the key's row in the very statement that
 sets the credit aside. Elsewhere (lists of models, say) the process that revoked it refuses it at once, others go by
-what they looked up at most :data:`CACHE_SECONDS` ago.
+what they looked up at most :data:`~unmask.gateway.accounts.remembered.CACHE_SECONDS` ago.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 import json
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -28,16 +26,11 @@ from unmask.gateway.accounts.errors import (
     UnknownUserError,
 )
 from unmask.gateway.accounts.keyform import ApiKey, check_secret
+from unmask.gateway.accounts.remembered import Remembered
 from unmask.gateway.db.database import Database
 from unmask.gateway.db.statements import Row, Transaction
 from unmask.gateway.db.tables import MOST_AMOUNT
 
-#: Seconds for which what was looked up is taken to be so.
-CACHE_SECONDS: Final = 5.0
-#: Seconds after which it is looked up anew while it still holds: of a key in use nobody waits for the database.
-_AHEAD_SECONDS: Final = CACHE_SECONDS / 2
-#: Keys that are remembered.
-_CACHED: Final = 10_000
 _LONGEST_NAME: Final = 100
 _MOST_MODELS: Final = 1000
 
@@ -130,10 +123,7 @@ class Keyring:
         self._database = database
         self._secret = check_secret(secret)
         self._clock = clock
-        self._monotonic = monotonic
-        self._cache: OrderedDict[bytes, tuple[float, Key]] = OrderedDict()
-        self._asked: dict[bytes, asyncio.Task[Key | None]] = {}
-        self._changes = 0
+        self._remembered = Remembered(self._fetch, monotonic)
 
     async def issue(
         self,
@@ -217,7 +207,7 @@ class Keyring:
             return old, new
 
         old, new = await self._database.write(operation, user=user_id, durable=True)
-        self._forget(old)
+        self._remembered.forget(old.digest)
         return new, secret
 
     async def revoke(self, user_id: int, key_id: int) -> Key:
@@ -235,7 +225,7 @@ class Keyring:
             return _owned(transaction, user_id, key_id)
 
         key = await self._database.write(operation, user=user_id, durable=True)
-        self._forget(key)
+        self._remembered.forget(key.digest)
         return key
 
     async def of(self, user_id: int) -> list[Key]:
@@ -254,47 +244,16 @@ class Keyring:
             DatabaseUnavailableError: it would have to be looked up, and cannot now.
         """
         digest = ApiKey.parse(text).digest(self._secret)
-        at, key = self._cache.get(digest, (0.0, None))
-        age = self._monotonic() - at
-        if key is None or age > CACHE_SECONDS:
-            # Requests that come meanwhile share the answer; none of them can cancel it for the others.
-            key = await asyncio.shield(self._look_up(digest))
-        elif age > _AHEAD_SECONDS:
-            self._look_up(digest)
+        key = await self._remembered.get(digest)
         # The database's comparison stops at the first byte that differs; this one does not.
         if key is None or not hmac.compare_digest(key.digest, digest):
             raise UnknownKeyError("The API key is not known here. Check that it is one of this server's.")
         _require_valid(key, self._clock())
         return key
 
-    def _look_up(self, digest: bytes) -> asyncio.Task[Key | None]:
-        task = self._asked.get(digest)
-        if task is None:
-            task = self._asked[digest] = asyncio.get_running_loop().create_task(self._fetch(digest))
-            task.add_done_callback(lambda done: self._looked_up(digest, done))
-        return task
-
-    def _looked_up(self, digest: bytes, task: asyncio.Task[Key | None]) -> None:
-        del self._asked[digest]
-        if not task.cancelled():
-            task.exception()  # whoever waits has it; ahead of time nobody does, and what is remembered still holds
-
-    def _forget(self, key: Key) -> None:
-        self._cache.pop(key.digest, None)
-        self._changes += 1
-
     async def _fetch(self, digest: bytes) -> Key | None:
-        asked_at, changes = self._monotonic(), self._changes
         rows = await self._database.read(lambda transaction: transaction.rows(keyrows.BY_DIGEST, print=digest))
-        self._cache.pop(digest, None)
-        if not rows:
-            return None
-        key = _key(rows[0])
-        if changes == self._changes:  # else it may just have been revoked
-            self._cache[digest] = (asked_at, key)
-        if len(self._cache) > _CACHED:
-            self._cache.popitem(last=False)
-        return key
+        return _key(rows[0]) if rows else None
 
 
 def _check(name: str, expires_at: int | None, models: frozenset[str] | None, now: int) -> None:

@@ -4,13 +4,12 @@ The cookie's value is 256 random bits; the database has only their keyed hash, s
 session gets a new value, whatever the browser sent: there is none that somebody could have planted before.
 
 **How long an ended session works.** In the process that ended it not at all, in others for what they looked up at most
-:data:`CACHE_SECONDS` ago.
+:data:`~unmask.gateway.accounts.remembered.CACHE_SECONDS` ago.
 """
 
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -21,6 +20,7 @@ from unmask.gateway.accounts.binds import number
 from unmask.gateway.accounts.clock import MINUTE, SECOND, Clock, microseconds
 from unmask.gateway.accounts.csrf import FormTokens
 from unmask.gateway.accounts.errors import UnknownUserError
+from unmask.gateway.accounts.remembered import Remembered
 from unmask.gateway.accounts.tokens import TOKEN_LENGTH, Keyed, new_token
 from unmask.gateway.db.database import Database
 from unmask.gateway.db.statements import Row, Statement, Transaction
@@ -29,10 +29,6 @@ from unmask.gateway.db.tables import sessions, users
 #: Seconds after which a session ends that is not used, and after which one ends that is.
 IDLE_SECONDS: Final = 14 * 86_400
 LONGEST_SECONDS: Final = 60 * 86_400
-#: Seconds for which what was looked up is taken to be so.
-CACHE_SECONDS: Final = 5.0
-#: Sessions that are remembered.
-_CACHED: Final = 10_000
 #: Microseconds between two notes that a session is in use: not every page is worth a write.
 _NOTED: Final = 10 * MINUTE
 
@@ -116,9 +112,7 @@ class Sessions:
         self._keyed = Keyed(secret, "sessions")
         self._forms = FormTokens(secret, "sessions")
         self._clock = clock
-        self._monotonic = monotonic
-        self._cache: OrderedDict[bytes, tuple[float, Session]] = OrderedDict()
-        self._changes = 0
+        self._remembered = Remembered(self._fetch, monotonic)
 
     async def begin(self, user_id: int, *, instead_of: str | None = None) -> str:
         """Sign a user in and return the value of the new session's cookie.
@@ -143,7 +137,7 @@ class Sessions:
 
         await self._database.write(operation)
         if former is not None:
-            self._forget(former)
+            self._remembered.forget(former)
         return cookie
 
     async def find(self, cookie: str | None) -> Session | None:
@@ -155,9 +149,7 @@ class Sessions:
         if cookie is None or len(cookie) != TOKEN_LENGTH:
             return None
         digest = self._keyed.digest(cookie)
-        at, session = self._cache.get(digest, (0.0, None))
-        if session is None or self._monotonic() - at > CACHE_SECONDS:
-            session = await self._look_up(digest)
+        session = await self._remembered.get(digest)
         now = self._clock()
         if session is None or session.expires_at <= now:
             return None
@@ -170,7 +162,7 @@ class Sessions:
             DatabaseUnavailableError: the database cannot be written now; end it again.
         """
         await self._database.write(lambda transaction: transaction.run(_END, print=session.digest), durable=True)
-        self._forget(session.digest)
+        self._remembered.forget(session.digest)
 
     async def end_all(self, user_id: int, but: Session | None = None) -> int:
         """End all sessions of a user, or all but one; return how many there were.
@@ -182,9 +174,7 @@ class Sessions:
         ended = await self._database.write(
             lambda transaction: transaction.run(_END_ALL, user=user_id, but=kept), durable=True
         )
-        for digest in [digest for digest, (_, each) in self._cache.items() if each.user_id == user_id]:
-            self._forget(digest)
-        self._changes += 1
+        self._remembered.forget(*self._remembered.digests(lambda each: each.user_id == user_id))
         return ended
 
     async def sweep(self) -> int:
@@ -208,39 +198,20 @@ class Sessions:
         """
         self._forms.check(cookie, token)
 
-    async def _look_up(self, digest: bytes) -> Session | None:
-        asked_at, changes = self._monotonic(), self._changes
+    async def _fetch(self, digest: bytes) -> Session | None:
         rows = await self._database.read(lambda transaction: transaction.rows(_FIND, print=digest))
-        self._cache.pop(digest, None)
-        if not rows:
-            return None
-        session = _session(rows[0])
-        if changes == self._changes:  # else it may just have been ended
-            self._remember(asked_at, session)
-        return session
+        return _session(rows[0]) if rows else None
 
     async def _note(self, session: Session, now: int) -> Session | None:
         """Write down that a session is used, which makes it last longer."""
         until = min(now + IDLE_SECONDS * SECOND, session.created_at + LONGEST_SECONDS * SECOND)
-        asked_at, changes = self._monotonic(), self._changes
+        asked = self._remembered.now()
         rows = await self._database.write(
             lambda transaction: transaction.rows(_NOTE, session=session.id, now=now, until=until)
         )
-        self._cache.pop(session.digest, None)
-        if not rows:
-            return None
-        if changes == self._changes:
-            self._remember(asked_at, _session(rows[0]))
-        return _session(rows[0])
-
-    def _remember(self, at: float, session: Session) -> None:
-        self._cache[session.digest] = (at, session)
-        if len(self._cache) > _CACHED:
-            self._cache.popitem(last=False)
-
-    def _forget(self, digest: bytes) -> None:
-        self._cache.pop(digest, None)
-        self._changes += 1
+        noted = _session(rows[0]) if rows else None
+        self._remembered.keep(session.digest, noted, asked)
+        return noted
 
 
 def _session(row: Row) -> Session:

@@ -7,7 +7,7 @@ from typing import Final
 
 from starlette.responses import Response
 
-from unmask.gateway.accounts.keyring import CACHE_SECONDS
+from unmask.gateway.accounts.remembered import CACHE_SECONDS
 from unmask.gateway.catalogue import Query, select
 from unmask.gateway.web.listing import TASKS
 from unmask.gateway.web.snippets import NO_KEY, snippets, three_lines
