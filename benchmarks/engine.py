@@ -34,7 +34,7 @@ from unmask.corpora import long_mix, short_mix, stdlib_docstrings
 from unmask.engine.engine import Engine
 from unmask.engine.settings import EngineSettings, ModelSettings
 from unmask.measure import count_tokens
-from unmask.pipeline import BUDGETS
+from unmask.backbone.memory import BUDGETS
 
 MODEL = "smollm2-135m"
 

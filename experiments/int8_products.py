@@ -53,7 +53,7 @@ def hooked(model: nn.Module, names: tuple[str, ...], make: Callable[[str, nn.Lin
 def main(model: str) -> None:
     """Print a line for each kind of layer."""
     encoder = Encoder.load(model)
-    encoder.backbone._fused = None  # hooks see the model's own layers only
+    encoder.backbone.use_own_layers()  # hooks see the model's own layers only
     entries = stdlib_docstrings(keep=True)
     texts, others = short_mix(entries, 48), [entry.text for entry in entries[7::97]][:40]
     expected = encoder.encode(texts, tensor=True)

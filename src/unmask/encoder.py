@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from unmask import checkpoint as checkpoints
 from unmask.backbone.families import TEMPLATES, template_for
 from unmask.backbone.loading import Backbone, load_backbone, resolve_device, resolve_dtype
+from unmask.backbone.memory import budget_for
 from unmask.checkpoint import MAX_LENGTH, Checkpoint, Settings, reference_pooling
 from unmask.errors import InputError
 from unmask.form import Form, Output
 from unmask.hub.catalogue import DEFAULT
-from unmask.pipeline import BUDGETS, Empty, Pipeline, check
+from unmask.pipeline import Empty, Pipeline, check
 from unmask.pooling import Pooling, pool_words
 from unmask.progress import Progress
 from unmask.text import BARE, Template, Text, TextTokenizer
@@ -79,8 +80,7 @@ class Encoder:
             append=self._eos_text() if settings.append_eos else "",
             pool_instruction=bool(settings.pool_instruction),
         )
-        budget = BUDGETS.get(self.device.type, BUDGETS["cpu"])
-        self.pipeline = Pipeline(backbone, texts, self.pooling, budget)
+        self.pipeline = Pipeline(backbone, texts, self.pooling, budget_for(backbone))
 
     @classmethod
     def load(

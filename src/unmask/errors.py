@@ -16,6 +16,7 @@
     │   ├── StoppingError           the engine takes nothing more
     │   └── EncodingFailedError     a text on which the worker failed again and again
     └── BackboneError               the model itself
+        ├── OutOfMemoryError        a device whose memory does not suffice for a single text
         ├── UnsupportedModelError   an architecture that cannot be made bidirectional, or not exactly
         └── NotBidirectionalError   a proof failed: the model would have been silently causal
 
@@ -23,6 +24,8 @@ Each message says what was given, what was expected, and what to do.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 
 class UnmaskError(Exception):
@@ -59,6 +62,10 @@ class EvaluationError(UnmaskError):
 
 class BackboneError(UnmaskError):
     """The model cannot serve as a text encoder."""
+
+
+class OutOfMemoryError(BackboneError):
+    """The memory of the model's device does not suffice for a single text."""
 
 
 class UnsupportedModelError(BackboneError):
@@ -104,4 +111,10 @@ class StoppingError(ServingError):
 
 
 class EncodingFailedError(ServingError):
-    """A worker failed on a text, alone and again."""
+    """A worker failed on a text, alone and again.
+
+    Attributes:
+        vectors: of all texts, zeros for those that failed, where the others were encoded all the same; else None.
+    """
+
+    vectors: Any = None

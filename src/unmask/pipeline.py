@@ -2,14 +2,20 @@
 
 A window of texts is tokenised in a thread of its own while the one before it is computed. Within a
 window texts are sorted by length and packed under a token budget, so that hardly any forward pass is
-small, equal lengths share an attention call, and nothing is padded.
+small, equal lengths share an attention call, and nothing is padded, but for the tail of a row whose layers
+are compiled (:mod:`unmask.backbone.compiled`). A pass for which memory does not suffice is cut in two, and the
+passes after it are smaller.
+
+Shapes: T tokens of a packed row, N texts, D hidden size.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from typing import Final, Literal
@@ -18,19 +24,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unmask.backbone.attention import Layout
+from unmask.backbone.compiled import padded
+from unmask.backbone.layout import Layout
 from unmask.backbone.loading import Backbone
 from unmask.cores import side_by_side
-from unmask.errors import InputError
+from unmask.errors import InputError, OutOfMemoryError
 from unmask.packing import parts, plan
 from unmask.pooling import Pooling, pool
 from unmask.progress import Progress
 from unmask.text import Text, TextTokenizer, TokenizedText, check_text
+from unmask.transfers import ahead, behind, to_device
+
+log = logging.getLogger(__name__)
 
 Empty = Literal["error", "zero"]
 
-#: Tokens of one forward pass (experiments/LOG.md: fewer cost products their efficiency, more gain nothing).
-BUDGETS: Final = {"cpu": 2048, "cuda": 16384, "mps": 4096}
 #: Tokens that are worth a processor core of their own: with fewer, reading the weights takes the time.
 LEAST: Final = 256
 #: Texts, and characters, that are sorted by length together; what a stream holds in memory.
@@ -108,39 +116,113 @@ class Pipeline:
     @torch.inference_mode()
     def _compute(self, window: Sequence[TokenizedText | None], bar: Progress) -> Tensor:
         vectors = torch.zeros(len(window), int(self.backbone.config.hidden_size))
-        present = [(i, text) for i, text in enumerate(window) if text is not None]
-        for pack in plan([len(text.ids) for _, text in present], self.token_budget):
-            indices, texts = zip(*(present[i] for i in pack), strict=True)
-            vectors[list(indices)] = self.pooled(texts).cpu()
-            bar.advance(len(texts), extra=sum(len(text.ids) for text in texts))
+        places = [place for place, text in enumerate(window) if text is not None]
+        present = [text for text in window if text is not None]
+        packs = plan([len(text.ids) for text in present], self.token_budget)
+        results = ((pack, self._pooled(row)) for pack, row in self._rows(present, packs))
+        for pack, pooled in behind(results, self.backbone.device):
+            vectors[[places[index] for index in pack]] = pooled
+            bar.advance(len(pack), extra=sum(len(present[index].ids) for index in pack))
         bar.advance(len(window) - len(present))
         return vectors
 
+    def _rows(self, texts: Sequence[TokenizedText], packs: Iterable[list[int]]) -> Iterator[tuple[list[int], _Row]]:
+        """Yield each pack with the row of its texts."""
+
+        def laid_out(pack: list[int]) -> tuple[list[int], _Row]:
+            return pack, self._row([texts[index] for index in pack])
+
+        return ahead(packs, laid_out, self.backbone.device)
+
     def pooled(self, texts: Sequence[TokenizedText]) -> Tensor:
         """Return the vectors of one pack, ``[N, D]`` float32 on the model's device."""
-        hidden_TD = self.hidden(texts)
-        return pool(
-            hidden_TD,
-            lengths=torch.tensor([len(text.ids) for text in texts], device=hidden_TD.device),
-            starts=torch.tensor([text.start for text in texts], device=hidden_TD.device),
-            mode=self.pooling,
-        )
+        return self._pooled(self._row(texts))
 
     def hidden(self, texts: Sequence[TokenizedText]) -> Tensor:
         """Return the last hidden states of one pack, ``[T, D]``, texts one behind the other."""
-        with self._turn:
-            lengths = [len(text.ids) for text in texts]
-            on_cpu = self.backbone.device.type == "cpu"
-            count = min(torch.get_num_threads(), sum(lengths) // LEAST) if on_cpu else 1
-            if count < 2:
-                return self._hidden(texts)
-            _ = self.backbone.fused  # made now, not by several threads at once
-            rows = [[texts[index] for index in part] for part in parts(lengths, count)]
-            return torch.cat(list(side_by_side([partial(self._hidden, row) for row in rows])))
+        return self._hidden(self._row(texts))
 
-    def _hidden(self, texts: Sequence[TokenizedText]) -> Tensor:
-        ids_T, lengths = packed(texts, self.backbone.device)
-        return self.backbone.hidden(ids_T, Layout(lengths, causal=not self.backbone.bidirectional))
+    def _row(self, texts: Sequence[TokenizedText]) -> _Row:
+        device = self.backbone.device
+        ids_T, lengths = packed(texts, torch.device("cpu"))
+        layout = Layout(lengths, causal=not self.backbone.bidirectional)
+        if self.backbone.form == "compiled":
+            layout = padded(layout)
+            ids_T = torch.nn.functional.pad(ids_T, (0, sum(layout.lengths) - len(ids_T)))
+        if device.type != "cpu":
+            layout.on(device)  # sent now, while the device computes
+        spans = to_device(torch.tensor([lengths, [text.start for text in texts]]), device)
+        return _Row(tuple(texts), to_device(ids_T, device), layout, spans)
+
+    def _pooled(self, row: _Row) -> Tensor:
+        """Return a row's vectors; where memory does not suffice, those of its halves, one after the other."""
+        if row.tokens > self.token_budget and len(row.texts) > 1:  # planned before the budget was halved
+            return self._by_halves(row)
+        try:
+            lengths, starts = row.spans
+            return pool(self._hidden(row), lengths=lengths, starts=starts, mode=self.pooling)
+        except torch.OutOfMemoryError as error:
+            if len(row.texts) == 1:
+                raise OutOfMemoryError(
+                    f"The memory of {self.backbone.device} does not suffice for a text of {len(row.texts[0].ids)} "
+                    "tokens. Lower max_length, free memory there, or use a device with more."
+                ) from error
+        # Behind the handler, which holds on to what the failed pass had made.
+        self._shrink(row)
+        return self._by_halves(row)
+
+    def _by_halves(self, row: _Row) -> Tensor:
+        return torch.cat([self._pooled(self._row(half)) for half in row.halves()])
+
+    def _shrink(self, row: _Row) -> None:
+        """Halve the budget, below the size of a row that was too large."""
+        torch.cuda.empty_cache()
+        self.token_budget = max(1, min(self.token_budget, row.tokens) // 2)
+        log.warning(
+            "The memory of %s did not suffice for %d tokens at once; going on with %d.",
+            self.backbone.device,
+            row.tokens,
+            self.token_budget,
+        )
+
+    def _hidden(self, row: _Row) -> Tensor:
+        """Return the last hidden states of a row, ``[T, D]``, without those of padding."""
+        with self._turn:
+            on_cpu = self.backbone.device.type == "cpu"
+            count = min(torch.get_num_threads(), row.tokens // LEAST) if on_cpu else 1
+            if count < 2:
+                return self.backbone.hidden(row.ids, row.layout)[: row.tokens]
+            _ = self.backbone.form  # made now, not by several threads at once
+            rows = [self._row([row.texts[index] for index in part]) for part in parts(row.layout.lengths, count)]
+            jobs = [partial(self.backbone.hidden, part.ids, part.layout) for part in rows]
+            return torch.cat(list(side_by_side(jobs)))
+
+
+@dataclass(frozen=True)
+class _Row:
+    """Texts laid out on the model's device.
+
+    Attributes:
+        texts: they.
+        ids: token ids, one text behind the other, perhaps with padding behind, ``[T]`` int64.
+        layout: where they lie, the padding included.
+        spans: the texts' lengths, and the first pooled token of each, ``[2, N]`` int64.
+    """
+
+    texts: tuple[TokenizedText, ...]
+    ids: Tensor
+    layout: Layout
+    spans: Tensor
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the texts, without padding."""
+        return sum(len(text.ids) for text in self.texts)
+
+    def halves(self) -> tuple[Sequence[TokenizedText], Sequence[TokenizedText]]:
+        """Return the texts in two parts of about as many tokens."""
+        first, second = parts([len(text.ids) for text in self.texts], 2)
+        return [self.texts[i] for i in first], [self.texts[i] for i in second]
 
 
 def packed(texts: Sequence[TokenizedText], device: torch.device) -> tuple[Tensor, tuple[int, ...]]:

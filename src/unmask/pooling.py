@@ -39,7 +39,9 @@ def pool(hidden_TD: Tensor, *, lengths: Tensor, starts: Tensor, mode: Pooling) -
     begins = ends - lengths
     if mode == "first":
         return hidden_TD[begins].float()
-    text_T = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
+    text_T = torch.repeat_interleave(
+        torch.arange(len(lengths), device=lengths.device), lengths, output_size=len(hidden_TD)
+    )
     rank_T = torch.arange(len(hidden_TD), device=lengths.device) - (begins + starts)[text_T] + 1
     weight_T = rank_T.clamp_min(0).float()
     count = (lengths - starts).float()

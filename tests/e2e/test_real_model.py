@@ -16,7 +16,7 @@ TEXTS = ["How do I compress a file?", "图书馆 7 🌞", "x", "The library open
 def test_smollm2() -> None:
     Encoder.load("smollm2-135m", progress=True)
     encoder = Encoder.load("smollm2-135m")
-    assert encoder.backbone.fused
+    assert encoder.backbone.form == "fused"
     assert min(encoder.backbone.proof.layers) > 1e-5
     ours = encoder.encode(TEXTS)
     theirs = SentenceTransformer(str(encoder.checkpoint.base), device="cpu").encode_document(TEXTS)

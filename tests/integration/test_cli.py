@@ -218,10 +218,13 @@ def test_info_says_what_the_model_is(unmask: Unmask) -> None:
         DIMENSION,
         True,
     )
+    assert (facts["layers_run"], facts["attention"], facts["token_budget"]) == ("fused", ["runs"], 2048)
     assert facts["proof"]["layer_moved_least"] > 1e-6
     assert facts["memory_mb"]["float32"] == pytest.approx(facts["parameters"] * 4 / 1e6, abs=0.1)
     out = unmask("info")[1]
     assert "Another last token moves the state of the first" in out
+    assert "on joined projections" in out
+    assert "once for texts of one length" in out
 
 
 def test_a_converted_folder_gives_the_same_vectors(unmask: Unmask) -> None:

@@ -267,7 +267,7 @@ def test_threads_get_their_own_vectors(encoder: Encoder) -> None:
 
 def test_pickled_it_is_the_same(encoder: Encoder) -> None:
     copy = pickle.loads(pickle.dumps(encoder))
-    assert copy.backbone.fused == encoder.backbone.fused
+    assert copy.backbone.form == encoder.backbone.form
     assert same(copy.encode(TEXTS), encoder.encode(TEXTS))
 
 
@@ -304,9 +304,9 @@ def test_training_and_inference_share_weights(folder: Path) -> None:
     with torch.no_grad():
         own.backbone.model.layers[0].self_attn.k_proj.weight.mul_(1.5)
     after = own.encode("a text")
-    assert own.backbone.fused
+    assert own.backbone.form == "fused"
     assert not same(before, after)
-    slow = own.backbone._fused
-    own.backbone._fused = None
+    slow = own.backbone._fast
+    own.backbone._fast = None
     assert same(own.encode("a text"), after)
-    own.backbone._fused = slow
+    own.backbone._fast = slow

@@ -14,6 +14,7 @@ from unmask.backbone import attention
 from unmask.backbone.adapters import apply_adapter
 from unmask.backbone.bidirectional import padded_states, run
 from unmask.backbone.families import FAMILIES, REFUSED, family_of
+from unmask.backbone.layout import Layout
 from unmask.backbone.loading import Backbone, load_backbone
 from unmask.errors import NotBidirectionalError, UnsupportedModelError
 
@@ -94,8 +95,8 @@ def test_every_family_of_the_table_has_a_case() -> None:
 def test_last_token_moves_first_state(case: str) -> None:
     backbone = Backbone(build(case))
     ids = texts()[7]
-    before = backbone.hidden(torch.tensor(ids[:6]), attention.Layout((6,)))
-    after = backbone.hidden(torch.tensor([*ids[:5], 299]), attention.Layout((6,)))
+    before = backbone.hidden(torch.tensor(ids[:6]), Layout((6,)))
+    after = backbone.hidden(torch.tensor([*ids[:5], 299]), Layout((6,)))
     assert (before[0] - after[0]).abs().max() > 1e-3
     assert min(backbone.proof.layers) > 1e-3
 
@@ -110,7 +111,7 @@ def test_packed_is_alone_is_padded(case: str, bidirectional: bool) -> None:
     alone = torch.cat([run(backbone.model, [text], causal=not bidirectional) for text in ids])
     assert backbone.family is not None
     padded = padded_states(backbone.model, ids, backbone.family.exact_attention)
-    layout = attention.Layout(LENGTHS, causal=not bidirectional)
+    layout = Layout(LENGTHS, causal=not bidirectional)
     used = backbone.hidden(torch.tensor([token for text in ids for token in text]), layout)
     for name, states in {"alone": alone, "padded": padded, "used": used}.items():
         assert (states - packed).abs().max() < 1e-4, name
@@ -118,7 +119,7 @@ def test_packed_is_alone_is_padded(case: str, bidirectional: bool) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_fused_layers_are_used_where_they_are_exact(case: str) -> None:
-    assert Backbone(build(case)).fused == (case in FUSED)
+    assert Backbone(build(case)).form == ("fused" if case in FUSED else "own")
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -132,7 +133,7 @@ def test_lora_applied_is_lora_merged(case: str, tmp_path: Path) -> None:
     plain = run(Backbone(build(case)).model, ids, causal=False)
     wrapped = apply_adapter(build(case), folder)
     kept = Backbone(wrapped.base_model.model, adapter=wrapped)
-    layout = attention.Layout(LENGTHS)
+    layout = Layout(LENGTHS)
     flat = torch.tensor([token for text in ids for token in text])
     applied = kept.hidden(flat, layout)
     merged = Backbone(apply_adapter(build(case), folder).merge_and_unload()).hidden(flat, layout)
@@ -183,9 +184,9 @@ def test_one_causal_layer_among_others_is_found(monkeypatch: pytest.MonkeyPatch)
     model = build("llama")
     own = attention.packed_attention
 
-    def third_layer_causal(module: Any, *arguments: Any, layout: attention.Layout, **others: Any) -> Any:
+    def third_layer_causal(module: Any, *arguments: Any, layout: Layout, **others: Any) -> Any:
         causal = module.layer_idx == 2
-        return own(module, *arguments, layout=attention.Layout(layout.lengths, causal=causal), **others)
+        return own(module, *arguments, layout=Layout(layout.lengths, causal=causal), **others)
 
     monkeypatch.setattr(attention, "packed_attention", third_layer_causal)
     try:
@@ -200,7 +201,7 @@ def test_attention_refuses_what_it_would_ignore() -> None:
     states = torch.zeros(1, 2, 3, 4)
     with pytest.raises(UnsupportedModelError, match="position_bias"):
         attention.packed_attention(
-            torch.nn.Identity(), states, states, states, None, layout=attention.Layout((3,)), position_bias=states
+            torch.nn.Identity(), states, states, states, None, layout=Layout((3,)), position_bias=states
         )
     with pytest.raises(UnsupportedModelError, match="layout"):
         attention.packed_attention(torch.nn.Identity(), states, states, states, None)

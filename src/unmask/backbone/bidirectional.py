@@ -16,20 +16,27 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from unmask.backbone.attention import NAME, Layout
+from unmask.backbone.attention import NAME
+from unmask.backbone.layout import Layout
 from unmask.errors import NotBidirectionalError, UnsupportedModelError
 
 #: A layer that sees both ways moves the first position by far more than this share of its size;
 #: one that does not moves it by nothing at all.
 _MOVED = 1e-6
 #: Largest relative difference between two computations of the same, by number format.
-_SAME = {torch.float32: 1e-4, torch.float64: 1e-8, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+SAME: Final = {
+    torch.float32: 1e-4,
+    torch.float64: 1e-8,
+    torch.bfloat16: 5e-2,
+    torch.float16: 1e-2,
+    torch.float8_e4m3fn: 2e-1,
+}
 
 
 @dataclass(frozen=True)
@@ -84,7 +91,7 @@ def prove(model: PreTrainedModel, *, bidirectional: bool, exact_attention: str |
     middle_changed = run(model, [texts[0], _change(texts[1], model), texts[2]], causal=causal)
     others = [0, 1, 2, 4, 5]
     leak = max(_movement(before[:4], last_changed[:4]), _movement(before[others], middle_changed[others]))
-    same = _SAME[model.dtype]
+    same = SAME[model.dtype]
     if leak > same:
         raise NotBidirectionalError(
             f"In a packed row, texts of this {model.config.model_type!r} model see each other "

@@ -22,7 +22,9 @@ from torch import Tensor, nn
 from torch.nn.functional import rms_norm, silu
 from transformers import PreTrainedModel
 
-from unmask.backbone.attention import Layout, packed_attention
+from unmask.backbone.attention import attend
+from unmask.backbone.layout import Layout
+from unmask.backbone.scoring import Scoring
 
 _LAYER = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
 _ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
@@ -63,8 +65,7 @@ class _Layer:
     heads: int
     kv_heads: int
     head_dim: int
-    scaling: float
-    window: int | None
+    scoring: Scoring
 
     def __call__(self, hidden_TD: Tensor, rotation_TE: Tensor, layout: Layout, work: _Work) -> None:
         """Update ``hidden_TD`` in place."""
@@ -76,16 +77,7 @@ class _Layer:
         rotated = self._rotate(qkv[:, : self.heads + self.kv_heads], rotation_TE)
         query, key = torch.split(rotated, [self.heads, self.kv_heads], dim=1)
         value = qkv[:, self.heads + self.kv_heads :]
-        attended, _ = packed_attention(
-            _UNUSED,
-            query.transpose(0, 1)[None],
-            key.transpose(0, 1)[None],
-            value.transpose(0, 1)[None],
-            None,
-            layout=layout,
-            scaling=self.scaling,
-            sliding_window=self.window,
-        )
+        attended = attend(query.transpose(0, 1), key.transpose(0, 1), value.transpose(0, 1), layout, self.scoring)
         hidden_TD.addmm_(attended.reshape(tokens, -1), self.out.t())
         gate, up = torch.mm(self.norm2(hidden_TD), self.gate_up.t(), out=work.gate_up).chunk(2, dim=-1)
         hidden_TD.addmm_(silu(gate, inplace=True).mul_(up), self.down.t())
@@ -107,9 +99,6 @@ class _Layer:
         half = self.head_dim // 2
         pairs = torch.complex(states[..., :half].contiguous(), states[..., half:].contiguous())
         return torch.view_as_real(pairs.mul_(rotation_TE[:, None])).flatten(-2)
-
-
-_UNUSED = nn.Identity()
 
 
 class FusedStack:
@@ -214,6 +203,8 @@ def _join(layer: Any, config: Any) -> _Layer:
         heads=attention.q_proj.out_features // head_dim,
         kv_heads=attention.k_proj.out_features // head_dim,
         head_dim=head_dim,
-        scaling=attention.scaling,
-        window=getattr(attention, "sliding_window", getattr(config, "sliding_window", None)),
+        scoring=Scoring(
+            scale=attention.scaling,
+            window=getattr(attention, "sliding_window", getattr(config, "sliding_window", None)),
+        ),
     )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import redirect_stderr
 from io import StringIO
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import torch
 from peft import PeftModel
@@ -15,15 +15,21 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from unmask.backbone import attention
+from unmask.backbone import attention, float8
 from unmask.backbone.adapters import apply_adapter
-from unmask.backbone.attention import Layout
-from unmask.backbone.bidirectional import Proof, prove, set_direction
+from unmask.backbone.bidirectional import SAME, Proof, decoder_layers, prove, set_direction
+from unmask.backbone.compiled import CompiledLayers
 from unmask.backbone.families import FAMILIES, Family, family_of
 from unmask.backbone.fused import FusedStack, fuse
+from unmask.backbone.layout import Layout
 from unmask.errors import CheckpointError, InputError, UnsupportedModelError
 
-DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES: Final = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float8": float8.FORMAT,
+}
 
 
 class Backbone:
@@ -35,6 +41,7 @@ class Backbone:
         family: the row of its model type, or None.
         proof: what the proofs measured when it was made.
         adapter: peft's wrapper around the last adapter, if that was kept apart.
+        float8: whether its linear layers compute in eight bits; see :meth:`to_float8`.
     """
 
     def __init__(self, model: PreTrainedModel, *, bidirectional: bool = True, adapter: PeftModel | None = None) -> None:
@@ -46,9 +53,10 @@ class Backbone:
         set_direction(model.config, bidirectional=bidirectional)
         model.set_attn_implementation(attention.NAME)
         self.proof: Proof = self._prove()
-        self._fused: FusedStack | None = None
+        self.float8 = False
+        self._fast: FusedStack | CompiledLayers | None = None
         # At the first inference: training, saving and converting never come to it.
-        self._to_fuse = True
+        self._to_quicken = True
 
     def _prove(self) -> Proof:
         if self.family:
@@ -70,34 +78,47 @@ class Backbone:
                 f"{', '.join(FAMILIES)}."
             ) from error
 
-    def _fused_form(self) -> FusedStack | None:
-        """Return the fused form of the model if it has one that gives the same states; made when first asked for."""
-        if self._to_fuse:
+    def to_float8(self) -> None:
+        """Round the linear layers' weights to eight bits, for good: this is for encoding alone.
+
+        Raises:
+            UnsupportedModelError: it has none that could be rounded.
+        """
+        names = (self.family or Family()).lora_targets
+        float8.convert(list(decoder_layers(self.model, self.config.num_hidden_layers)), names)
+        self.float8 = True
+
+    def _fast_form(self) -> FusedStack | CompiledLayers | None:
+        """Return a faster form of the model if it has one that gives the same states; made when first asked for."""
+        if self._to_quicken:
             # Joined in inference mode, weights that were made outside of it could no longer be trained.
             made_in = any(weight.is_inference() for weight in self.model.parameters())
             with torch.inference_mode(mode=made_in), torch.no_grad():
-                self._fused = self._fuse()
-            self._to_fuse = False
-        return self._fused
+                self._fast = self._quicken()
+            self._to_quicken = False
+        return self._fast
 
-    def _fuse(self) -> FusedStack | None:
-        fused = fuse(self.model)
-        if fused is None:
+    def _quicken(self) -> FusedStack | CompiledLayers | None:
+        fast = CompiledLayers(self.model) if self.device.type == "cuda" else fuse(self.model)
+        if fast is None:
             return None
-        ids = torch.arange(3, 53) * 97 % self.config.vocab_size
+        ids = (torch.arange(3, 53) * 97 % self.config.vocab_size).to(self.device)
         layout = Layout((1, 7, 7, 35), causal=not self.bidirectional)
-        expected = self._own_hidden(ids, layout)
-        difference = (fused(ids, layout) - expected).abs().max() / expected.abs().max()
-        return fused if difference < 1e-4 else None
+        expected = self.own_hidden(ids, layout)
+        difference = float((fast(ids, layout) - expected).abs().max() / expected.abs().max())
+        return fast if difference < SAME[float8.FORMAT if self.float8 else self.dtype] else None
 
-    def unfuse(self) -> None:
-        """Give up the fused layers for good: they have the base's weights and would pass by an adapter put on later."""
-        self._fused, self._to_fuse = None, False
+    def use_own_layers(self) -> None:
+        """Give up the faster form for good: fused layers have the base's weights and would pass by an adapter."""
+        self._fast, self._to_quicken = None, False
 
     @property
-    def fused(self) -> bool:
-        """Whether inference runs on fused layers."""
-        return self._fused_form() is not None
+    def form(self) -> Literal["fused", "compiled", "own"]:
+        """How inference runs: on joined projections, on compiled layers, or on the model's own layers."""
+        fast = self._fast_form()
+        if fast is None:
+            return "own"
+        return "compiled" if isinstance(fast, CompiledLayers) else "fused"
 
     @property
     def config(self) -> PreTrainedConfig:
@@ -124,26 +145,27 @@ class Backbone:
             ids_T: token ids of all texts, one behind the other, ``[T]`` int64 on the model's device.
             layout: where the texts lie; its direction must be the backbone's.
         """
-        if not torch.is_grad_enabled() and (fused := self._fused_form()) is not None:
-            return fused(ids_T, layout)
-        return self._own_hidden(ids_T, layout)
+        if not torch.is_grad_enabled() and (fast := self._fast_form()) is not None:
+            return fast(ids_T, layout)
+        return self.own_hidden(ids_T, layout)
 
     def hidden_of(self, embedded_TD: Tensor, layout: Layout) -> Tensor:
         """Return the last hidden states of a packed row of token embeddings, ``[T, D]``."""
         return self._run(layout, inputs_embeds=embedded_TD[None])
 
-    def _own_hidden(self, ids_T: Tensor, layout: Layout) -> Tensor:
+    def own_hidden(self, ids_T: Tensor, layout: Layout) -> Tensor:
+        """Return what :meth:`hidden` does, by the model's own layers."""
         return self._run(layout, input_ids=ids_T[None])
 
     def _run(self, layout: Layout, **row: Tensor) -> Tensor:
-        positions = layout.positions().to(self.device)
+        positions = layout.on(self.device).positions
         out = self.model(**row, position_ids=positions[None], layout=layout, use_cache=False)
         states: Tensor = out.last_hidden_state[0]
         return states
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return all attributes but the fused layers, which share the model's weights."""
-        return {**self.__dict__, "_to_fuse": self._to_fuse or self._fused is not None, "_fused": None}
+        """Return all attributes but the faster form, which shares the model's weights."""
+        return {**self.__dict__, "_to_quicken": self._to_quicken or self._fast is not None, "_fast": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore attributes in a process that may not have registered the attention function."""
@@ -167,7 +189,7 @@ def load_backbone(
         adapters: adapter folders; all are merged but, if ``merge_last`` is false, the last.
         bidirectional: whether every token sees the whole text.
         device: where the model lies.
-        dtype: its number format.
+        dtype: its number format. Eight bits are for the linear layers alone; all else is then in the device's own.
         merge_last: merge the last adapter as well.
 
     Raises:
@@ -176,13 +198,19 @@ def load_backbone(
         BackboneError: the model cannot be run, or a proof failed.
     """
     attention.register()
-    model = _load_gguf(source, dtype) if source.is_file() else _load_folder(source, dtype)
+    stored = resolve_dtype("auto", device) if dtype == float8.FORMAT else dtype
+    if dtype == float8.FORMAT and not merge_last:
+        raise InputError("dtype 'fp8' needs adapters merged; an adapter kept apart is for training, in 'bfloat16'.")
+    model = _load_gguf(source, stored) if source.is_file() else _load_folder(source, stored)
     adapter = None
     for number, folder in enumerate(adapters, start=1):
         adapter = apply_adapter(model, folder)
         if merge_last or number < len(adapters):
             model, adapter = adapter.merge_and_unload(), None
-    return Backbone(model.to(device), bidirectional=bidirectional, adapter=adapter)
+    backbone = Backbone(model.to(device), bidirectional=bidirectional, adapter=adapter)
+    if dtype == float8.FORMAT:
+        backbone.to_float8()
+    return backbone
 
 
 def read_config(folder: Path) -> PreTrainedConfig:
@@ -304,7 +332,9 @@ def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
     """Return the number format named, or for ``auto`` bfloat16 on CUDA and float32 elsewhere."""
     if dtype == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32
-    name = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}.get(dtype, dtype)
+    name = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "fp8": "float8"}.get(dtype, dtype)
     if name not in DTYPES:
         raise InputError(f"dtype {dtype!r} is unknown; expected 'auto', {', '.join(map(repr, DTYPES))}.")
+    if DTYPES[name] == float8.FORMAT:
+        float8.check_device(device)
     return DTYPES[name]

@@ -17,6 +17,7 @@ from unmask.checkpoint.layouts import FORMAT, SETTINGS_FILE
 from unmask.checkpoint.settings import Checkpoint, Settings
 from unmask.checkpoint.to_sentence_transformers import Export, sentence_transformers_files
 from unmask.checkpoint.weights import merged_weights, write_weights
+from unmask.errors import InputError
 from unmask.hub.cache import atomic_folder
 from unmask.text import TextTokenizer
 from unmask.tokenizers import TOKENIZER_FILE, ModelTokenizer
@@ -64,8 +65,10 @@ def write(
         replace_existing: put the new folder in the place of an old one.
 
     Raises:
-        InputError: the folder exists already, or cannot be written.
+        InputError: the folder exists already, or cannot be written; or the weights are rounded to eight bits.
     """
+    if backbone.float8:
+        raise InputError("The weights of a model in fp8 are rounded and not worth keeping. Load it in 'bfloat16'.")
     try:
         export: Export | None = _export(backbone, tokenizer, texts, settings)
         only_here = None

@@ -62,11 +62,23 @@ def describe(encoder: Encoder) -> dict[str, Any]:
             "leak": proof.leak,
             "exact": proof.exact,
         },
-        "fused": encoder.backbone.fused,
+        "layers_run": encoder.backbone.form,
+        "attention": kernels_of(encoder),
         "device": str(encoder.device),
-        "dtype": str(encoder.dtype).removeprefix("torch."),
+        "dtype": str(encoder.dtype).removeprefix("torch.")
+        + (", linear layers in fp8" if encoder.backbone.float8 else ""),
+        "token_budget": encoder.pipeline.token_budget,
         "memory_mb": {"float32": round(parameters * 4 / 1e6, 1), "bfloat16": round(parameters * 2 / 1e6, 1)},
     }
+
+
+def kernels_of(encoder: Encoder) -> list[str]:
+    """Return the kernels that compute an encoder's attention on its device: most models need one."""
+    from unmask.backbone.attention import kernels_used
+
+    with kernels_used() as names:
+        encoder.encode(["Which kernels compute this?"])
+    return sorted(names)
 
 
 def _words(name: str, value: Any) -> str:
@@ -97,13 +109,26 @@ def _proof(proof: dict[str, float | None]) -> str:
     return "\n".join(lines)
 
 
+_KERNELS: Final = {
+    "runs": "torch's, once for texts of one length",
+    "padded": "torch's, once for texts of about one length",
+    "varlen": "torch's variable-length attention, once for a row",
+    "flash": "flash-attn, once for a row",
+    "flex": "torch's FlexAttention, once for a row",
+}
+
 _WORDS: Final[dict[str, Callable[[Any], str]]] = {
     "parameters": lambda count: f"{count / 1e6:,.1f} million",
     "template": lambda template: (
         f"{template['prefix']!r} + text + {template['suffix']!r}" if any(template.values()) else "none"
     ),
     "proof": _proof,
-    "fused": lambda fused: "yes, joined projections" if fused else "no",
+    "layers_run": lambda form: {
+        "fused": "on joined projections",
+        "compiled": "compiled",
+        "own": "as transformers has them",
+    }[form],
+    "attention": lambda kernels: "\n".join(_KERNELS[name] for name in kernels),
     "memory_mb": lambda memory: f"{memory['float32']:,.0f} MB in float32, {memory['bfloat16']:,.0f} MB in bfloat16",
     "adapters_merged": lambda merged: {None: "–", True: "yes", False: "all but the last"}[merged],
 }

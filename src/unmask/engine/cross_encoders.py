@@ -22,7 +22,9 @@ from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
+from unmask.backbone import float8
 from unmask.backbone.loading import resolve_device, resolve_dtype
+from unmask.backbone.memory import BUDGETS
 from unmask.checkpoint.files import CONFIG_FILE, read_json_list, shown
 from unmask.engine.pairs import PairTokenizer
 from unmask.engine.settings import ModelSettings, Weights
@@ -30,7 +32,6 @@ from unmask.engine.tokens import Reading, packed
 from unmask.engine.worker import serve
 from unmask.errors import BackboneError, CheckpointError, InputError
 from unmask.hub import locate
-from unmask.pipeline import BUDGETS
 from unmask.text import Text, TextTokenizer
 
 _HEAD: Final = "ForSequenceClassification"
@@ -87,6 +88,8 @@ class CrossEncoders:
         """
         folder = _folder_of(weights.source)
         dtype = resolve_dtype(weights.dtype, self._device)
+        if dtype == float8.FORMAT:
+            raise InputError(f"dtype is {weights.dtype!r}, which is for encoders; expected 'bfloat16' for reranking.")
         try:
             model = CrossEncoder(
                 str(folder),

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from unmask.backbone.attention import Layout
 from unmask.backbone.head import read_head
+from unmask.backbone.layout import Layout
 from unmask.backbone.loading import Backbone
 from unmask.errors import InputError
 from unmask.pipeline import packed
@@ -57,7 +57,7 @@ class Trainee(nn.Module):
     ) -> None:
         super().__init__()
         targets, dropping = _targets(backbone, lora), _dropping(backbone.model, attention_dropout)
-        backbone.unfuse()
+        backbone.use_own_layers()
         self.backbone = backbone
         self.model = backbone.model
         self.trainable = attach(self.model, lora, targets)
@@ -148,6 +148,8 @@ def check_trainable(backbone: Backbone, lora: Lora, *, attention_dropout: float)
 
 
 def _targets(backbone: Backbone, lora: Lora) -> tuple[str, ...]:
+    if backbone.float8:
+        raise InputError("A model in fp8 has no weights to train on. Load it in 'bfloat16'.")
     targets = lora.targets or (backbone.family.lora_targets if backbone.family else None)
     if targets is None:
         raise InputError(

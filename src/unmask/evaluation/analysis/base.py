@@ -27,12 +27,12 @@ def causal_base(encoder: Encoder, base: str | Path | None = None) -> tuple[Backb
     found = encoder.checkpoint
     if base is None and not found.merged and found.layout != "sentence-transformers":
         backbone = load_backbone(found.base, bidirectional=False, device=encoder.device, dtype=encoder.dtype)
-        backbone.unfuse()  # its own layers are looked at; the fused ones would only take memory
+        backbone.use_own_layers()  # its own layers are looked at; the fused ones would only take memory
         return backbone, found.base_name or found.base.name
     source = _named(found.base_name) if base is None else base
     dtype = str(encoder.dtype).removeprefix("torch.")
     backbone = Encoder.load(source, bidirectional=False, device=str(encoder.device), dtype=dtype).backbone
-    backbone.unfuse()
+    backbone.use_own_layers()
     return backbone, str(base or found.base_name)
 
 

@@ -1,0 +1,122 @@
+"""Linear layers in eight-bit floats: half the bytes of bfloat16, twice the rate of its products on a GPU that has them.
+
+Weights are rounded once, when the model is loaded, each output with a scale of its own; inputs are rounded in every
+call, each token with its own. A product of rows so scaled is exact but for the rounding: nothing of one token touches
+another, so a vector does not depend on its neighbours in the pack.
+
+The format is e4m3 (arXiv 2209.05433, table 1): three bits of mantissa, largest number 448.
+
+Shapes: T tokens, I inputs, O outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from unmask.errors import InputError, UnsupportedModelError
+
+FORMAT: Final = torch.float8_e4m3fn
+_LARGEST: Final = torch.finfo(FORMAT).max
+#: Least scale of a row: one of zeros has to be divided by something.
+_LEAST: Final = 1e-12
+#: Decoder layers from the first on that are not converted: there a few huge components arise on which all later layers
+#: rest (arXiv 2402.17762), and rounding decides whether they do (experiments/LOG.md).
+KEPT: Final = 4
+#: Inputs and outputs must be multiples of this (``torch._scaled_mm``).
+_STEP: Final = 16
+#: NVIDIA's first GPUs whose tensor cores multiply this format row by row: compute capability 9.0 (Hopper).
+_CAPABILITY: Final = (9, 0)
+
+
+def check_device(device: torch.device) -> None:
+    """Refuse a device without products of this format.
+
+    Raises:
+        InputError: it is neither a CPU, where they are computed slowly, nor a GPU that has them.
+    """
+    if device.type == "cpu" or (device.type == "cuda" and torch.cuda.get_device_capability(device) >= _CAPABILITY):
+        return
+    have = device.type if device.type != "cuda" else torch.cuda.get_device_name(device)
+    raise InputError(
+        f"dtype 'fp8' needs an NVIDIA GPU of compute capability 9.0 or more (H100, H200, B200); this device is {have}. "
+        "Use 'bfloat16'."
+    )
+
+
+def rounded(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Round each row to eight bits.
+
+    Args:
+        rows: ``[n, m]``.
+
+    Returns:
+        ``[n, m]`` in :data:`FORMAT`, and the scale of each row, ``[n, 1]`` float32.
+    """
+    scale = rows.abs().amax(dim=-1, keepdim=True).float().clamp_min(_LEAST) / _LARGEST
+    return (rows.float() / scale).clamp(-_LARGEST, _LARGEST).to(FORMAT), scale
+
+
+class Float8Linear(nn.Module):
+    """A linear layer whose product is in eight bits.
+
+    Attributes:
+        weight: ``[O, I]`` in :data:`FORMAT`.
+        scale: of each output, ``[1, O]`` float32.
+        bias: as it was, or None.
+    """
+
+    weight: Tensor
+    scale: Tensor
+    bias: Tensor | None
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        weight, scale = rounded(layer.weight.detach())
+        self.register_buffer("weight", weight)
+        self.register_buffer("scale", scale.t().contiguous())
+        self.register_buffer("bias", None if layer.bias is None else layer.bias.detach())
+        self.in_features, self.out_features = layer.in_features, layer.out_features
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``[…, O]`` for ``[…, I]``, in the format of ``x``."""
+        rows, scale = rounded(x.flatten(0, -2))
+        out: Tensor = torch._scaled_mm(
+            rows, self.weight.t(), scale_a=scale, scale_b=self.scale, out_dtype=x.dtype, use_fast_accum=True
+        )
+        if self.bias is not None:
+            out = out + self.bias
+        return out.view(*x.shape[:-1], self.out_features)
+
+
+def convert(layers: Sequence[nn.Module], names: Sequence[str], kept: int = KEPT) -> int:
+    """Put eight-bit layers in the place of linear ones, in place, and return how many.
+
+    Args:
+        layers: the model's decoder layers.
+        names: last parts of the names of the linear layers: those that an adapter would train. Routers of experts,
+            small and decisive, are none of them, nor are experts that are kept in one tensor.
+        kept: layers from the first on that stay as they are; fewer in a model of hardly more.
+
+    Raises:
+        UnsupportedModelError: there is none that could be converted.
+    """
+    found = [
+        (parent, name, module)
+        for layer in layers[min(kept, len(layers) // 4) :]
+        for parent in layer.modules()
+        for name, module in parent.named_children()
+        if name in names and isinstance(module, nn.Linear)
+        if module.in_features % _STEP == 0 and module.out_features % _STEP == 0
+    ]
+    if not found:
+        raise UnsupportedModelError(
+            f"None of this model's linear layers ({', '.join(names)}) can be computed in fp8: their sizes are no "
+            f"multiples of {_STEP}. Use dtype 'bfloat16'."
+        )
+    for parent, name, module in found:
+        setattr(parent, name, Float8Linear(module))
+    return len(found)
