@@ -216,6 +216,29 @@ class LocalPrivate(LocalSTS):
         raise DatasetNotFoundError("gated")
 
 
+class LocalEmpty(LocalSTS):
+    """Its split holds nothing."""
+
+    metadata = _about("LocalEmpty", "STS", "cosine_spearman")
+
+    def load_data(self, num_proc: int | None = None, **kwargs: Any) -> None:
+        self.dataset = DatasetDict({"test": Dataset.from_dict({"sentence1": [], "sentence2": [], "score": []})})
+        self.data_loaded = True
+
+
+class LocalOneClass(LocalClassification):
+    """All it learns from is of one class."""
+
+    metadata = _about("LocalOneClass", "Classification", "accuracy")
+    train: ClassVar = [(text, 0) for text, _ in LocalClassification.train]
+
+
+class LocalPublished(LocalSTS):
+    """Called as a task of which others published figures."""
+
+    metadata = _about("STS12", "STS", "cosine_spearman")
+
+
 class LocalConstant(LocalSTS):
     """Every pair has the same score, so that no correlation is defined."""
 

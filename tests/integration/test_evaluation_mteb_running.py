@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from pathlib import Path
 from typing import Any
 
 import mteb
+import numpy as np
 import pytest
 from mteb.cache import ResultCache
 from mteb.get_tasks import _TASKS_REGISTRY
@@ -26,6 +28,9 @@ from unmask.evaluation.mteb.names import find_tasks, split_names
 from unmask.evaluation.mteb.reading import read_mteb
 from unmask.evaluation.mteb.registry import register
 from unmask.evaluation.mteb.running import run
+from unmask.evaluation.mteb.sizes import TaskBar, texts_of
+from unmask.evaluation.store import VectorStore
+from unmask.evaluation.subject import OwnEncoder
 
 pytestmark = [
     pytest.mark.usefixtures("socket_disabled"),
@@ -35,7 +40,10 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:is_cross_encoder is deprecated:DeprecationWarning"),
 ]
 
-TASKS = (local.LocalSTS, local.LocalPairs, local.LocalFailing, local.LocalConstant, local.LocalPrivate)
+TASKS = (
+    local.LocalSTS, local.LocalPairs, local.LocalFailing, local.LocalConstant, local.LocalPrivate, local.LocalEmpty,
+    local.LocalOneClass,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -128,13 +136,107 @@ def test_a_failing_task_leaves_the_others(encoder: Encoder, tmp_path: Path, caps
     assert "\n" not in message
     assert [line.partition(":")[0] for line in said] == ["STS12x", "LocalFailing", "LocalConstant"]
     assert set(read_mteb(tmp_path)) >= {"LocalSTS", "LocalPairs"}
-    assert "MTEB: 4 tasks" in capsys.readouterr().err
+    assert "MTEB: " in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore::Warning:numpy", "ignore::Warning:scipy", "ignore:Mean of empty slice")
+def test_data_that_says_nothing_costs_its_own_task(encoder: Encoder, tmp_path: Path) -> None:
+    said: list[str] = []
+    with pytest.raises(EvaluationError, match="2 of 3 tasks of mteb failed"):
+        run(encoder, "LocalEmpty,LocalOneClass,LocalPairs", tmp_path, name="tests/tiny", say=said.append)
+    assert [line.partition(":")[0] for line in said] == ["LocalEmpty", "LocalOneClass"]
+    assert list(read_mteb(tmp_path)) == ["LocalPairs"]
 
 
 @pytest.mark.filterwarnings("ignore:Dataset for private task 'LocalPrivate' not found")
 def test_a_task_that_mteb_passes_over_has_failed(encoder: Encoder, tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match=r"1 of 2 tasks of mteb failed. LocalPrivate: gated\."):
         run(encoder, "LocalPrivate,LocalSTS", tmp_path, name="tests/tiny")
+
+
+# --- vectors that are kept, and the time left -------------------------------------------------------
+
+
+def store_of(encoder: Encoder, folder: Path) -> VectorStore:
+    return VectorStore(OwnEncoder.of(encoder, name="tiny", source="tiny"), folder=folder)
+
+
+def test_vectors_are_kept_from_task_to_task_and_from_run_to_run(encoder: Encoder, tmp_path: Path) -> None:
+    plain = run(encoder, "LocalSTS,LocalPairs", tmp_path / "plain", name="tests/tiny")
+    sentences = {text for left, right, _ in local.LocalSTS.rows for text in (left, right)}
+    first = store_of(encoder, tmp_path / "vectors")
+    assert run(encoder, "LocalSTS", tmp_path / "one", name="tests/tiny", store=first).keys() == {"LocalSTS"}
+    assert first.texts == len(sentences)
+    # Another task of the same sentences, and the same task of another run, find them all.
+    again = store_of(encoder, tmp_path / "vectors")
+    with pytest.raises(EvaluationError, match="1 of 2 tasks of mteb failed. LocalConstant"):
+        run(encoder, "LocalConstant,LocalSTS", tmp_path / "two", name="tests/tiny", store=again)
+    assert again.texts == 0
+    kept = run(encoder, "LocalSTS,LocalPairs", tmp_path / "two", name="tests/tiny", store=again)
+    assert {task: each.score.value for task, each in kept.items()} == {
+        task: pytest.approx(each.score.value, abs=1e-6) for task, each in plain.items()
+    }
+
+
+def test_a_run_that_was_stopped_goes_on_at_the_text(
+    encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unmask.evaluation.store.SEGMENT_TEXTS", 2)
+    encode, left = VectorStore._encode, [3]
+
+    def stopping(self: VectorStore, texts: Any) -> None:
+        encode(self, texts)
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(VectorStore, "_encode", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            run(encoder, "LocalPairs", tmp_path, name="tests/tiny", store=store_of(encoder, tmp_path / "vectors"))
+    kept = sum(len(np.load(file)) for file in (tmp_path / "vectors").rglob("*.npy"))
+    store = store_of(encoder, tmp_path / "vectors")
+    run(encoder, "LocalPairs", tmp_path, name="tests/tiny", store=store)
+    sentences = {text for left_one, right, _ in local.LocalPairs.rows for text in (left_one, right)}
+    assert (kept, store.texts) == (5, len(sentences) - 5)
+
+
+def test_sizes_are_mtebs_own() -> None:
+    assert texts_of(mteb.get_task("SciFact")) == 5_183 + 300
+    assert texts_of(mteb.get_task("STS12")) == 2 * 3_108
+    assert texts_of(local.LocalSTS()) is None
+    languages = [texts_of(mteb.get_task("STS17", languages=each)) for each in (["deu"], ["deu", "fra"], None)]
+    assert languages == sorted(languages, key=lambda size: size or 0)
+    assert len(set(languages)) == 3
+
+
+def test_the_time_left_is_that_of_all_tasks() -> None:
+    now = [0.0]
+    bar = TaskBar("MTEB", unit="texts", enabled=False, clock=lambda: now[0])
+    with bar:
+        bar.begin([100, 300, None], "A, 1 of 3 tasks")  # the median stands for the third
+        now[0] = 10.0
+        bar.advance(100)
+        assert str(bar) == "16%  10 texts/s  50 s left  A, 1 of 3 tasks"
+        bar.advance(50)  # more than was thought: the end moves
+        assert bar.total == 100 + 50 + 300 + 200
+        bar.begin([300, None], "B, 2 of 3 tasks")
+        assert bar.total == 150 + 300 + 300
+        bar.begin([None], "C, 3 of 3 tasks")
+        assert " left" not in str(bar)
+
+
+def test_what_others_log_does_not_stand_across_the_bar(
+    encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def load(self: Any, **_: Any) -> None:
+        logging.getLogger("huggingface_hub.utils._http").warning("Retrying in 1s [Retry 1/5].")
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(local.LocalSTS, "load_data", load)
+    with pytest.raises(EvaluationError, match="no network"):
+        run(encoder, "LocalSTS", tmp_path, name="tests/tiny")
+    assert "Retrying" not in caplog.text
 
 
 def test_names_that_do_not_exist(encoder: Encoder, tmp_path: Path) -> None:

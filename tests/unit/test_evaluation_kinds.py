@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -224,6 +225,14 @@ def test_v_measure_is_scikit_learns_and_the_mean_over_starts(kinds_of: Path) -> 
     assert 0.1 < expected < 1
 
 
+def test_a_v_measure_that_is_not_scikit_learns_is_never_written(
+    kinds_of: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clustering, "_v_measure", lambda gold, found: 0.5)
+    with pytest.raises(AssertionError, match=r"0\.5 is not scikit-learn's"):
+        only(clustering.read(kinds_of / "train.tsv", ALL)).run(FakeModel())
+
+
 def test_clusters_are_as_many_as_labels_and_found_where_they_are_apart(tmp_path: Path) -> None:
     rows = [(word, f"{word} " * 3) for word in WORDS[:4] for _ in range(5)]
     task = only(clustering.read(write(tmp_path / "trees.tsv", *rows), ALL))
@@ -298,6 +307,28 @@ def test_retrieval_metrics_follow_their_definitions(
     assert [text.instruction for text in model.asked[0]] == ["Which?"] * 8
     assert {text.instruction for texts in model.asked[1:] for text in texts} == {""}
     assert max(len(texts) for texts in model.asked[1:]) == min(block, 150)
+
+
+def test_a_corpus_is_streamed_whatever_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retrieval, "BLOCK", 50)
+    folder = tmp_path / "big"
+    lines(folder / "corpus.jsonl", [{"_id": f"d{n}", "text": f"{n} " * 5_000} for n in range(800)])
+    lines(folder / "queries.jsonl", [{"_id": "q", "text": "Which?"}])
+    write(folder / "qrels.tsv", ("q", "d5", 1))
+
+    class Lengths(FakeModel):
+        def vectors(self, texts: Any) -> Any:
+            return np.array([[len(text.content), 1] for text in texts], dtype=np.float32)
+
+    size = (folder / "corpus.jsonl").stat().st_size
+    tracemalloc.start()
+    try:
+        only(retrieval.read(folder, ALL)).run(Lengths())
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert size > 15_000_000
+    assert most < size / 5
 
 
 def test_only_the_best_documents_are_kept_whatever_the_blocks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,6 +81,20 @@ def test_an_interval_lies_round_its_value_even_where_repeated_items_raise_a_figu
     assert (found.low + found.high) / 2 == pytest.approx(found.value, abs=spread / 5)
 
 
+def test_no_interval_goes_beyond_what_there_can_be() -> None:
+    few = {"x": np.array([0.0, 1, 1, 1, 1, 1])}
+    wide = intervals(skewed, few)["it"]
+    assert wide.high is not None
+    assert wide.high > 1
+    assert intervals(skewed, few, bounds=(0.0, 1.0))["it"].high == 1
+    assert intervals(skewed, few, bounds=(0.0, 1.0))["it"].low == wide.low
+
+
+def skewed(samples: Samples) -> dict[str, float]:
+    """A figure that is too small on resamples, as a rank correlation is."""
+    return {"it": float(samples["x"].mean() ** 0.2)}
+
+
 def test_rows_of_all_arrays_are_drawn_together() -> None:
     samples = {"x": np.arange(50), "y": 2 * np.arange(50), "z": np.arange(100).reshape(50, 2)}
 

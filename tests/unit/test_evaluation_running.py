@@ -73,7 +73,7 @@ def test_the_example_has_every_kind(suite: Path, tmp_path: Path) -> None:
     write_example(tmp_path / "whole")
     whole = read_suite(tmp_path / "whole")
     assert {task.kind.name for task in whole.tasks} == KINDS.keys()
-    assert [task.name for task in whole.tasks] == [*TASKS, "garden POS", "garden chunks"]
+    assert [task.name for task in whole.tasks] == [*TASKS, "garden POS", "garden chunks", "people NER"]
     assert f"unmask eval --suite {suite.name}" in (suite / "README.md").read_text()
 
 

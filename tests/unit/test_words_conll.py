@@ -55,6 +55,22 @@ def test_two_columns_are_parts_of_speech(tmp_path: Path) -> None:
     assert sentence.tags == {"POS": ("DT",)}
 
 
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ("Oslo B-LOC\nsleeps O\n\nShe O\n", {"NER": ("B-LOC", "O")}),
+        ("Oslo O\nsleeps O\n", {"POS": ("O", "O")}),
+        ("Oslo B-LOC\nsleeps VBZ\n", {"POS": ("B-LOC", "VBZ")}),
+    ],
+)
+def test_one_tag_that_marks_spans_throughout_is_the_entity(
+    tmp_path: Path, rows: str, expected: dict[str, tuple[str, ...]]
+) -> None:
+    file = tmp_path / "x.conll"
+    file.write_text(rows)
+    assert read_sentences(file)[0].tags == expected
+
+
 def test_conllu(tmp_path: Path) -> None:
     file = written(tmp_path, CONLL_U, "x.conllu")
     assert read_sentences(file) == [

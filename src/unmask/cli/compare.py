@@ -80,7 +80,7 @@ def _check(output: Path | None, *, replace: bool) -> None:
 
 
 def _print(comparison: Comparison) -> None:
-    from unmask.evaluation.compare.table import differences, explanation, scores
+    from unmask.evaluation.compare.table import differences, explanation, published, scores, upright
 
     shown = scores(comparison, best="*{}")
     print_table(shown.header, shown.rows, title="* is the best of those measured here")
@@ -89,4 +89,5 @@ def _print(comparison: Comparison) -> None:
         print_table(tested.header, tested.rows, title=tested.title)
     for sentence in explanation(comparison, best="starred"):
         typer.echo(sentence)
-    typer.echo("Published figures of LLM2Vec and all-MiniLM-L6-v2: --markdown shows them, and so does the page (-o).")
+    for sheet in map(upright, published()):
+        print_table(sheet.header, sheet.rows, title=sheet.title)

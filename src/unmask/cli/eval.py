@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from unmask.cli.common import DEFAULT_MODEL, MaxLengthOption, ModelOption, made, quoted
 from unmask.errors import InputError
+
+#: Options by the kinds of measurement that heed them; the others concern them all.
+_BELONGS: Final[dict[str, tuple[str, ...]]] = {
+    "tasks": ("suite",),
+    "limit": ("suite",),
+    "seed": ("suite",),
+    "instructions": ("suite", "mteb"),
+    "vectors": ("suite", "mteb"),
+    "replace": ("suite", "mteb"),
+    "texts": ("analysis",),
+    "pairs": ("analysis",),
+    "base": ("analysis",),
+}
+#: How an option is called, where that is not its parameter's name.
+_FLAGS: Final = {"pairs": "sts"}
 
 
 def evaluate(  # noqa: PLR0917 - typer reads the parameters
@@ -41,6 +56,10 @@ def evaluate(  # noqa: PLR0917 - typer reads the parameters
     replace: Annotated[
         bool, typer.Option("--replace", help="Remove the figures of another model of this name.")
     ] = False,
+    vectors: Annotated[
+        Path | None,
+        typer.Option("--vectors", help="Folder in which vectors are kept, to be used again; default: Unmask's cache."),
+    ] = None,
     mteb: Annotated[
         str | None, typer.Option("--mteb", metavar="NAMES", help="Tasks of mteb, or a benchmark: 'STS12,SciFact'.")
     ] = None,
@@ -52,6 +71,10 @@ def evaluate(  # noqa: PLR0917 - typer reads the parameters
     ] = None,
     pairs: Annotated[
         Path | None, typer.Option("--sts", help="File of scored pairs for the analysis: score<TAB>text<TAB>text.")
+    ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option("--base", help="The model's base, for the analysis; default: as its checkpoint says."),
     ] = None,
     init: Annotated[
         Path | None, typer.Option("--init", metavar="FOLDER", help="Write an example suite there, and stop.")
@@ -69,7 +92,7 @@ def evaluate(  # noqa: PLR0917 - typer reads the parameters
         unmask eval --suite suite --tasks animals,kitchen --limit 100 --max-length 64
         unmask eval --suite suite --causal --pooling last --name causal
         unmask eval --mteb STS12,SciFact
-        unmask eval --analysis
+        unmask eval --analysis --sts pairs.tsv
     """
     if context.invoked_subcommand is not None:
         return
@@ -81,6 +104,7 @@ def evaluate(  # noqa: PLR0917 - typer reads the parameters
             "Nothing to measure on: give a folder of tasks with --suite, or make one with --init FOLDER; "
             "or give --mteb or --analysis."
         )
+    _refuse_idle(context, suite=suite is not None, mteb=mteb is not None, analysis=analysis)
     from unmask.cli import evaluating
 
     chosen = [task.strip() for task in (tasks or "").split(",") if task.strip()]
@@ -89,13 +113,26 @@ def evaluate(  # noqa: PLR0917 - typer reads the parameters
     if suite is not None:
         read = evaluating.read(suite, model, chosen, limit=limit, seed=seed, instructions=instructions)
     sample = evaluating.sample(texts, pairs) if analysis else None
+    place = evaluating.Place(output=output, vectors=vectors, replace=replace)
     subject = evaluating.load(model, name=name, max_length=max_length, pooling=pooling, causal=causal)
     if sample is not None:
-        evaluating.look_into(subject, sample, output)
+        evaluating.look_into(subject, sample, place, base=base)
     if suite is not None and read is not None:
-        evaluating.on_suite(subject, read, output, replace=replace, again=(suite, model))
+        evaluating.on_suite(subject, read, place, again=(suite, model))
     if mteb is not None:
-        evaluating.on_mteb(subject, mteb, output, instructions=instructions)
+        evaluating.on_mteb(subject, mteb, place, instructions=instructions)
+
+
+def _refuse_idle(context: typer.Context, **measured: bool) -> None:
+    """Refuse options that nothing would heed: a figure would be taken for what it is not."""
+    for parameter, kinds in _BELONGS.items():
+        source = context.get_parameter_source(parameter)
+        if source is not None and source.name == "COMMANDLINE" and not any(measured[kind] for kind in kinds):
+            option = _FLAGS.get(parameter, parameter)
+            raise InputError(
+                f"--{option} says nothing to what is measured here; expected it with --{' or --'.join(kinds)}. "
+                "Leave it out."
+            )
 
 
 def _init(folder: Path) -> None:

@@ -10,12 +10,29 @@ import typer
 from unmask.cli.common import DEFAULT_BASE, DEFAULT_MODEL, made, print_table, quoted
 from unmask.encoder import Encoder
 from unmask.errors import EvaluationError
-from unmask.evaluation.analysis import COLUMNS, ScoredPairs, analyse, rows, verdict, write
-from unmask.evaluation.outcome import Metric, Outcome, file_stem
+from unmask.evaluation.analysis import COLUMNS, INSTRUCTION, ScoredPairs, analyse, rows, verdict, write
+from unmask.evaluation.outcome import ANALYSIS_FOLDER, MTEB_FOLDER, Metric, Outcome, file_stem, write_model
+from unmask.evaluation.ownership import take_over
 from unmask.evaluation.running import Run, evaluate
-from unmask.evaluation.subject import OwnEncoder
+from unmask.evaluation.store import VectorStore
+from unmask.evaluation.subject import OwnEncoder, describe
 from unmask.evaluation.suite import Suite, read_suite
 from unmask.evaluation.tasks import Options
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where figures and vectors go.
+
+    Attributes:
+        output: folder of results, a folder a model in it.
+        vectors: folder of vectors; None: in Unmask's cache folder.
+        replace: whether the figures of another model of the same name may be removed.
+    """
+
+    output: Path
+    vectors: Path | None
+    replace: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +74,11 @@ def load(model: str, *, name: str | None, max_length: int | None, pooling: str |
     return OwnEncoder.of(encoder, name=name or Path(model).name, source=model, max_length=max_length)
 
 
-def on_suite(subject: OwnEncoder, suite: Suite, output: Path, *, replace: bool, again: tuple[Path, str]) -> None:
+def on_suite(subject: OwnEncoder, suite: Suite, place: Place, *, again: tuple[Path, str]) -> None:
     """Measure on a folder of tasks; ``again`` is the folder and the model, for the next command."""
-    done = evaluate(subject, suite, output, replace_other=replace, say=_say, progress=True)
+    done = evaluate(
+        subject, suite, place.output, replace_other=place.replace, vectors=place.vectors, say=_say, progress=True
+    )
     if done.outcomes:
         _show(done.outcomes)
         made(
@@ -70,33 +89,59 @@ def on_suite(subject: OwnEncoder, suite: Suite, output: Path, *, replace: bool, 
     done.check()
 
 
-def on_mteb(subject: OwnEncoder, names: str, output: Path, *, instructions: Path | None) -> None:
+def on_mteb(subject: OwnEncoder, names: str, place: Place, *, instructions: Path | None) -> None:
     """Measure on tasks of mteb; a run that fails in part keeps the rest."""
-    from unmask.evaluation.mteb.reading import read_mteb
+    from unmask.evaluation.mteb.reading import read_mteb, result_files
     from unmask.evaluation.mteb.running import run
 
-    folder = output / file_stem(subject.name) / "mteb"
+    model = place.output / file_stem(subject.name)
+    folder = model / MTEB_FOLDER
+    earlier = take_over(model, subject, replace_other=place.replace)
+    store = VectorStore(subject, folder=place.vectors, say=_say)
     failed = None
     try:
-        run(subject.cut, names, folder, name=subject.name, instructions=instructions, say=_say, progress=True)
+        run(
+            subject.cut,
+            names,
+            folder,
+            name=subject.name,
+            instructions=instructions,
+            store=store,
+            say=_say,
+            progress=True,
+        )
     except EvaluationError as error:
         failed = error
-    if any(folder.rglob("*.json")):
+    if result_files(folder):
+        speed = store.tokens_per_second or (earlier.tokens_per_second if earlier else None)
+        write_model(model, describe(subject, tokens_per_second=speed))
         outcomes = read_mteb(folder)
         _show(outcomes)
-        made(f"Wrote {folder}: results of {len(outcomes)} tasks, in mteb's own form.")
+        made(
+            f"Wrote {folder}: results of {len(outcomes)} tasks, in mteb's own form.",
+            f"unmask eval compare {quoted(place.output)}/*",
+        )
     if failed is not None:
         raise failed
 
 
-def look_into(subject: OwnEncoder, given: Sample, output: Path) -> None:
-    """Analyse an encoder.
+def look_into(subject: OwnEncoder, given: Sample, place: Place, *, base: str | None) -> None:
+    """Analyse an encoder, against its base as the checkpoint says, or as named.
 
     Raises:
         EvaluationError: a text's vector depends on what shares its forward pass.
     """
-    found = analyse(subject.encoder, given.texts, name=subject.name, sts=given.pairs, progress=True)
-    folder = output / file_stem(subject.name) / "analysis"
+    instruction = subject.cut.settings.query_instruction or INSTRUCTION
+    found = analyse(
+        subject.cut,
+        given.texts,
+        name=subject.name,
+        base=base,
+        instruction=instruction,
+        sts=given.pairs,
+        progress=True,
+    )
+    folder = place.output / file_stem(subject.name) / ANALYSIS_FOLDER
     write(folder, found)
     print_table(COLUMNS, rows(found))
     if not found.passed:

@@ -8,6 +8,7 @@ which is what makes the test paired (Dror et al., ACL 2018, section 3).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -22,6 +23,7 @@ RESAMPLES: Final = 1_000
 SEED: Final = 0
 #: Probability that a bootstrap interval holds the truth.
 CONFIDENCE: Final = 0.95
+UNBOUNDED: Final = (-math.inf, math.inf)
 _PERCENTILES: Final = (100 * (1 - CONFIDENCE) / 2, 100 * (1 + CONFIDENCE) / 2)
 
 #: From samples, resampled or not, to every metric by name.
@@ -51,7 +53,9 @@ def take(samples: Samples, rows: NDArray[np.int64]) -> Samples:
     return {name: array[rows] for name, array in samples.items()}
 
 
-def intervals(statistic: Statistic, samples: Samples, *, resamples: int = RESAMPLES) -> dict[str, Metric]:
+def intervals(
+    statistic: Statistic, samples: Samples, *, resamples: int = RESAMPLES, bounds: tuple[float, float] = UNBOUNDED
+) -> dict[str, Metric]:
     """Return each metric on all items with its 95 % interval.
 
     A resample on which a metric is undefined (all items alike, by chance) is left out; a metric that all of them
@@ -61,10 +65,11 @@ def intervals(statistic: Statistic, samples: Samples, *, resamples: int = RESAMP
         statistic: computes the metrics.
         samples: arrays with one row an item, all of the same length.
         resamples: how many.
+        bounds: lowest and highest figure there can be; no interval goes beyond.
     """
     values = statistic(samples)
     drawn = [statistic(take(samples, rows)) for rows in _draws(size(samples), resamples)]
-    return {name: _metric(value, np.array([draw[name] for draw in drawn])) for name, value in values.items()}
+    return {name: _metric(value, np.array([draw[name] for draw in drawn]), bounds) for name, value in values.items()}
 
 
 def difference(
@@ -109,11 +114,11 @@ def size(samples: Samples) -> int:
     return lengths.pop()
 
 
-def _metric(value: float, drawn: NDArray[np.float64]) -> Metric:
+def _metric(value: float, drawn: NDArray[np.float64], bounds: tuple[float, float]) -> Metric:
     known = drawn[np.isfinite(drawn)]
     if not known.size:
         return Metric(value=float(value))
-    low, high = _ends(value, known)
+    low, high = (min(max(end, bounds[0]), bounds[1]) for end in _ends(value, known))
     return Metric(value=float(value), low=low, high=high)
 
 

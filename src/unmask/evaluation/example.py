@@ -25,7 +25,8 @@ their names are the names of the tasks. Text is UTF-8, cells are separated by ta
 | `clustering/NAME.tsv` | `label<TAB>text` | V-measure |
 | `retrieval/NAME/` | BEIR's: `corpus.jsonl` (`_id`, `title`, `text`), `queries.jsonl` (`_id`, `text`), `qrels.tsv` \
 (`query-id<TAB>corpus-id<TAB>score`) | nDCG@10, MRR@10, recall@100, MAP |
-| `tokens/` | `NAME.train.conll` and `NAME.test.conll`: word, part of speech, chunk | accuracy, F1 of spans |
+| `tokens/` | `NAME.train.conll` and `NAME.test.conll`: word, part of speech, chunk, entity, as far as there are; \
+or word and entity | accuracy, F1 of spans |
 
 What goes before the queries of a task is given in a file with `--instructions`: `{{"kitchen": "Given a question …:"}}`.
 A suite of a dozen items shows how it works, not how good a model is: look at the intervals.
@@ -150,6 +151,30 @@ She/PRP/B-NP will/MD/B-VP paint/VB/I-VP the/DT/B-NP old/JJ/I-NP gate/NN/I-NP ./.
 Three/CD/B-NP snails/NNS/I-NP slept/VBD/B-VP under/IN/B-PP a/DT/B-NP stone/NN/I-NP ././O
 """
 
+#: Sentences as ``word/entity``.
+_PEOPLE_TRAIN: Final = """\
+Clara/B-PER Hoffmann/I-PER moved/O from/O Lyon/B-LOC to/O Oslo/B-LOC ./O
+In/O Oslo/B-LOC she/O works/O for/O Fjord/B-ORG Radio/I-ORG ./O
+Her/O brother/O Emil/B-PER lives/O in/O New/B-LOC York/I-LOC ./O
+Acme/B-ORG Tools/I-ORG has/O opened/O a/O shop/O in/O Porto/B-LOC ./O
+Last/O week/O Maria/B-PER Silva/I-PER left/O Acme/B-ORG Tools/I-ORG ./O
+The/O train/O from/O Porto/B-LOC was/O late/O again/O ./O
+Emil/B-PER wrote/O a/O long/O letter/O to/O Maria/B-PER ./O
+Fjord/B-ORG Radio/I-ORG plays/O no/O music/O at/O night/O ./O
+"""
+_PEOPLE_TEST: Final = """\
+Emil/B-PER Hoffmann/I-PER moved/O to/O Lyon/B-LOC ./O
+Maria/B-PER works/O for/O Fjord/B-ORG Radio/I-ORG in/O New/B-LOC York/I-LOC ./O
+The/O shop/O in/O Oslo/B-LOC was/O late/O again/O ./O
+Last/O week/O Clara/B-PER wrote/O to/O Acme/B-ORG Tools/I-ORG ./O
+"""
+
+
+def paraphrases() -> list[tuple[str, str]]:
+    """Return the pairs of the example that mean the same: a handful, in English."""
+    rows = [line.split("\t") for line in (_PAIRS + _STS).splitlines()]
+    return [(left, right) for score, left, right in rows if float(score) == 1 or float(score) > 4]
+
 
 def write_example(folder: Path) -> None:
     """Write the example suite; it appears whole or not at all.
@@ -165,8 +190,10 @@ def write_example(folder: Path) -> None:
         "classification/requests/test.tsv": _labelled(_TEST),
         "clustering/hobbies.tsv": _labelled(_TOPICS),
         **{f"retrieval/kitchen/{name}": text for name, text in _kitchen().items()},
-        "tokens/garden.train.conll": _columns(_TOKENS_TRAIN),
-        "tokens/garden.test.conll": _columns(_TOKENS_TEST),
+        "tokens/garden.train.conll": _columns(_TOKENS_TRAIN, 2),
+        "tokens/garden.test.conll": _columns(_TOKENS_TEST, 2),
+        "tokens/people.train.conll": _columns(_PEOPLE_TRAIN, 1),
+        "tokens/people.test.conll": _columns(_PEOPLE_TEST, 1),
     }
     with atomic_folder(folder) as draft:
         for name, text in files.items():
@@ -194,7 +221,7 @@ def _lines(objects: Iterable[dict[str, str]]) -> str:
     return "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in objects)
 
 
-def _columns(sentences: str) -> str:
-    """Return sentences as CoNLL has them: a word a line with its tags, an empty line after each sentence."""
+def _columns(sentences: str, tags: int) -> str:
+    """Return sentences as CoNLL has them: a word a line with its ``tags``, an empty line after each sentence."""
     tagged = [sentence.split() for sentence in sentences.splitlines()]
-    return "".join("".join(" ".join(word.rsplit("/", 2)) + "\n" for word in words) + "\n" for words in tagged)
+    return "".join("".join(" ".join(word.rsplit("/", tags)) + "\n" for word in words) + "\n" for words in tagged)

@@ -6,6 +6,8 @@ A folder of results is one model's:
       model.json        what was measured: source, dimension, speed, versions, hardware
       STS-B.json        figures of a task, with their intervals; appears whole, when the task is done
       STS-B.npz         one row an item: from these the intervals come, and the tests between two models
+      mteb/             results of mteb, in its own form
+      analysis/         what was seen inside the model
 
 Nothing else is needed to compare models later, neither texts nor weights.
 """
@@ -29,6 +31,9 @@ from unmask.hub.cache import atomic_file
 Samples = Mapping[str, NDArray[Any]]
 
 MODEL_FILE: Final = "model.json"
+#: Folders in a model's folder.
+MTEB_FOLDER: Final = "mteb"
+ANALYSIS_FOLDER: Final = "analysis"
 
 T = TypeVar("T")
 
@@ -156,8 +161,12 @@ def read_model(folder: Path) -> Measured | None:
     return _checked(file, lambda data: Measured(**data)) if file.exists() else None
 
 
-def read_results(folder: Path) -> Results:
+def read_results(folder: Path, *, may_be_empty: bool = False) -> Results:
     """Read a folder of results.
+
+    Args:
+        folder: of a model.
+        may_be_empty: whether it may hold no outcome, as that of a model that was measured by mteb alone.
 
     Raises:
         InputError: it is none, it holds no outcome, or a file in it is damaged.
@@ -170,7 +179,7 @@ def read_results(folder: Path) -> Results:
     # A run that was killed leaves a hidden draft.
     files = sorted(each for each in folder.glob("*.json") if each.name != MODEL_FILE and each.name[0] != ".")
     outcomes = {outcome.task: outcome for outcome in map(_read_outcome, files)}
-    if not outcomes:
+    if not (outcomes or may_be_empty):
         raise InputError(f"{folder} holds no task's figures yet. Run the evaluation to its first task's end.")
     return Results(model=model, outcomes=outcomes)
 

@@ -13,16 +13,8 @@ from typing import Any, Final
 
 from unmask.errors import EvaluationError, InputError, UnmaskError
 from unmask.evaluation.bootstrap import RESAMPLES, intervals, size
-from unmask.evaluation.outcome import (
-    MODEL_FILE,
-    Measured,
-    Outcome,
-    file_stem,
-    read_model,
-    read_outcome,
-    write_model,
-    write_outcome,
-)
+from unmask.evaluation.outcome import Outcome, file_stem, read_outcome, write_model, write_outcome
+from unmask.evaluation.ownership import take_over
 from unmask.evaluation.store import VectorStore
 from unmask.evaluation.subject import Subject, describe, now
 from unmask.evaluation.suite import Suite
@@ -90,7 +82,7 @@ def evaluate(
     """
     _require_extras()
     folder = output / file_stem(subject.name)
-    earlier = _take_over(folder, subject, replace_other=replace_other)
+    earlier = take_over(folder, subject, replace_other=replace_other)
     for line in (*suite.notes, *(f"{name}: {why}" for name, why in suite.failed.items())):
         say(line)
     kept = [_done(folder, task, subject, say) for task in suite.tasks]
@@ -135,7 +127,7 @@ def _bar(suite: Suite, done: Container[str], progress: bool) -> Progress:
 def _measure(task: Task, store: VectorStore, settings: dict[str, Any]) -> Outcome:
     start = time.perf_counter()
     samples = task.run(store)
-    metrics = intervals(task.kind.statistic, samples)
+    metrics = intervals(task.kind.statistic, samples, bounds=task.kind.bounds)
     items = size(samples)
     undefined = [name for name, metric in metrics.items() if not math.isfinite(metric.value)]
     if undefined:
@@ -168,34 +160,6 @@ def _done(folder: Path, task: Task, subject: Subject, say: Say) -> Outcome | Non
         return None
     same = found is not None and found.kind == task.kind.name and found.settings == _settings(task, subject)
     return found if same else None
-
-
-def _take_over(folder: Path, subject: Subject, *, replace_other: bool) -> Measured | None:
-    """Return what an earlier run says of the same model; another model's figures are refused, or removed.
-
-    Raises:
-        InputError: the figures there are of another model, and may not be replaced.
-    """
-    try:
-        earlier = read_model(folder)
-    except InputError:
-        if not replace_other:
-            raise
-        earlier = None
-    if earlier is not None and earlier.identity == subject.identity:
-        return earlier
-    # Samples lie beside figures, and only there: other files are none of ours.
-    figures = [file for file in folder.glob("*.json") if file.with_suffix(".npz").exists()]
-    if figures and not replace_other:
-        raise InputError(
-            f"{folder} holds figures of another model, or of this one with other files or settings (--max-length, "
-            "--pooling, …); expected a folder of its own for each. Give another --name, or --replace."
-        )
-    for file in figures:
-        file.unlink()
-        file.with_suffix(".npz").unlink()
-    (folder / MODEL_FILE).unlink(missing_ok=True)
-    return None
 
 
 def _require_extras() -> None:

@@ -44,6 +44,7 @@ class VectorStore:
         say: takes a line for the user.
 
     Attributes:
+        bar: as given; may be set on the way.
         texts: how many were encoded by this store, those found on disk left out.
         tokens: how many tokens these had, as far as the subject tells.
         seconds: how long that took.
@@ -61,7 +62,7 @@ class VectorStore:
         name = hashlib.sha256(repr((_FORMAT, subject.identity, subject.dimension)).encode()).hexdigest()[:32]
         self._folder = (folder or home() / "evaluation") / name
         self._subject, self._say = subject, say
-        self._bar = bar or Progress("Encoding", enabled=False).__enter__()  # it has nothing to close
+        self.bar = bar or Progress("Encoding", enabled=False).__enter__()  # it has nothing to close
         row: Any = [("key", f"V{_KEY_BYTES}"), ("vector", "<f4", (subject.dimension,))]
         self._row: Final[np.dtype[Any]] = np.dtype(row)
         self._segments: list[Path] = []
@@ -91,7 +92,7 @@ class VectorStore:
 
     def advance(self, texts: int, tokens: int = 0) -> None:
         """Move the progress bar."""
-        self._bar.advance(texts, extra=tokens)
+        self.bar.advance(texts, extra=tokens)
 
     def vectors(self, texts: Iterable[Text]) -> Matrix:
         """Return the vectors of ``texts``, ``[n, D]`` float32, in their order; those of blank texts are zero.
@@ -116,17 +117,17 @@ class VectorStore:
         if missing:
             self._encode(missing)
             encoded += len(missing)
-        self._bar.advance(len(keys) - encoded)
+        self.bar.advance(len(keys) - encoded)
         return self._gather(keys)
 
     def _encode(self, texts: dict[bytes, Text]) -> None:
         """Encode texts and put them on disk as a segment."""
-        count, tokens, start = self._bar.count, self._bar.extra, time.perf_counter()
-        vectors = self._subject.encode(list(texts.values()), self._bar)
+        count, tokens, start = self.bar.count, self.bar.extra, time.perf_counter()
+        vectors = self._subject.encode(list(texts.values()), self.bar)
         self.seconds += time.perf_counter() - start
-        self.tokens += self._bar.extra - tokens
+        self.tokens += self.bar.extra - tokens
         self.texts += len(texts)
-        self._bar.advance(len(texts) - (self._bar.count - count))  # what a foreign model has not said
+        self.bar.advance(len(texts) - (self.bar.count - count))  # what a foreign model has not said
         if vectors.shape != (len(texts), self._subject.dimension):
             raise InputError(
                 f"{self._subject.name} gives vectors of shape {vectors.shape} for {len(texts)} texts; expected "

@@ -48,12 +48,14 @@ class Kind:
         name: of the kind, and of the folder in which its data lies.
         main: the metric that stands for the task.
         statistic: from samples, resampled or not, to every metric; NaN where one is undefined.
+        bounds: lowest and highest figure that its metrics can give.
         main_alone: the same for the main metric alone, where that is quicker: all that tests between models need.
     """
 
     name: str
     main: str
     statistic: Statistic
+    bounds: tuple[float, float] = (0.0, 1.0)
     main_alone: Statistic | None = None
 
 

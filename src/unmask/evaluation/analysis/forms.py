@@ -212,5 +212,5 @@ def _qualities(gold: NDArray[np.float64], columns: Sequence[NDArray[np.float64]]
     with warnings.catch_warnings():
         # Vectors that are all alike have no correlation with anything, on any resample.
         warnings.filterwarnings("ignore", message="All-NaN", category=RuntimeWarning)
-        found = intervals(statistic, samples)
+        found = intervals(statistic, samples, bounds=(-1.0, 1.0))
     return [found[str(i)] for i in range(len(columns))]

@@ -24,6 +24,7 @@ from unmask.evaluation.analysis.geometry import Geometry, geometry
 from unmask.evaluation.analysis.invariance import Invariance, invariance
 from unmask.evaluation.analysis.layers import Layers, movement
 from unmask.evaluation.analysis.sample import SEED, Matrix, NotMeasuredError, Sample, draw, vectors_of
+from unmask.evaluation.example import paraphrases
 from unmask.progress import Progress
 
 #: The instruction that is tried if none is given: it asks for nothing in particular.
@@ -117,7 +118,7 @@ def analyse(
         name: how to call it.
         base: its base, as a short name, folder or hub name; None: as its checkpoint says.
         instruction: the instruction whose effect is measured.
-        pairs: texts that mean the same, for alignment; else the highest scored of ``sts``.
+        pairs: texts that mean the same, for alignment; else the highest scored of ``sts``, else a few of our own.
         sts: scored pairs, by which the quality of smaller vectors is measured.
         progress: show a progress bar.
 
@@ -180,11 +181,10 @@ def _positives(
         drawn = random.Random(SEED).sample(list(pairs), min(PAIRS, len(pairs)))  # noqa: S311 - no secret
         return [vectors_of(encoder, side) for side in zip(*drawn, strict=True)], "given pairs"
     if scored:
-        return [
-            scored.left[scored.same],
-            scored.right[scored.same],
-        ], f"{scored.name}, scores above {SAME:.0%} of the scale"
-    return [], "not measured: no pairs that mean the same were given"
+        same = scored.same
+        return [scored.left[same], scored.right[same]], f"{scored.name}, scores above {SAME:.0%} of the scale"
+    ours = zip(*paraphrases(), strict=True)
+    return [vectors_of(encoder, side) for side in ours], "of the example suite, for want of given ones"
 
 
 class _Steps:

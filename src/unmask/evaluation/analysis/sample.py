@@ -125,8 +125,10 @@ def cosines(left_ND: NDArray[np.generic], right_ND: NDArray[np.generic]) -> NDAr
 
 
 def average(values: NDArray[np.float64]) -> Metric:
-    """Return the mean of one value an item, with its bootstrap interval."""
-    return intervals(lambda samples: {"mean": float(samples["value"].mean())}, {"value": values})["mean"]
+    """Return the mean of one cosine or share an item, with its bootstrap interval."""
+    return intervals(lambda samples: {"mean": float(samples["value"].mean())}, {"value": values}, bounds=(-1.0, 1.0))[
+        "mean"
+    ]
 
 
 def kept_neighbours(before_NN: NDArray[np.float64], after_NN: NDArray[np.float64]) -> NDArray[np.float64]:

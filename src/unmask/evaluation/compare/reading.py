@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from unmask.errors import InputError
-from unmask.evaluation.outcome import Measured, Outcome, read_results
+from unmask.evaluation.mteb.reading import read_mteb, result_files
+from unmask.evaluation.outcome import ANALYSIS_FOLDER, MTEB_FOLDER, Measured, Outcome, read_results
 
-#: Folder of mteb's own JSON files in a model's folder.
-MTEB_FOLDER: Final = "mteb"
 #: Where an analysis may lie in a model's folder.
-ANALYSES: Final = ("analysis/analysis.json", "analysis.json")
+ANALYSES: Final = (f"{ANALYSIS_FOLDER}/analysis.json", "analysis.json")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,11 +75,10 @@ def read_entrant(folder: Path) -> Entrant:
     Raises:
         InputError: it is no folder of results, or a file in it is damaged.
     """
-    results = read_results(folder)
+    of_mteb = result_files(folder / MTEB_FOLDER)
+    results = read_results(folder, may_be_empty=bool(of_mteb))
     outcomes = dict(results.outcomes)
-    if (folder / MTEB_FOLDER).is_dir():
-        from unmask.evaluation.mteb.reading import read_mteb
-
+    if of_mteb:
         outcomes |= read_mteb(folder / MTEB_FOLDER)
     found = [folder / place for place in ANALYSES if (folder / place).is_file()]
     return Entrant(folder=folder, model=results.model, outcomes=outcomes, cut=_read_cut(found[0]) if found else None)

@@ -48,10 +48,15 @@ def scores(comparison: Comparison, *, best: str = BOLD) -> Sheet:
         )
         for line in found.lines
     ]
-    table = [header, *lines]
-    if len(found.heads) > WIDEST:
-        table = list(zip(*table, strict=True))
-    return Sheet(title="Scores", header=table[0], rows=tuple(table[1:]))
+    return upright(Sheet(title="Scores", header=header, rows=tuple(lines)))
+
+
+def upright(sheet: Sheet) -> Sheet:
+    """Return a sheet as it is, or turned if it has many columns: a page has more length than width."""
+    if len(sheet.header) - 1 <= WIDEST:
+        return sheet
+    header, *rows = zip(sheet.header, *sheet.rows, strict=True)
+    return Sheet(title=sheet.title, header=header, rows=tuple(rows))
 
 
 def _text(cell: Cell, best: str) -> str:

@@ -39,7 +39,7 @@ def spearman(samples: Samples) -> dict[str, float]:
     return {"spearman": float(spearmanr(cosine, gold).statistic)}
 
 
-KIND: Final = Kind(name="sts", main="spearman", statistic=statistic, main_alone=spearman)
+KIND: Final = Kind(name="sts", main="spearman", statistic=statistic, bounds=(-1.0, 1.0), main_alone=spearman)
 
 
 def read(file: Path, options: Options) -> list[Task]:

@@ -85,7 +85,10 @@ def measure(
     """
     data = load(train.stem, [train, test], options or Options(), words)
     samples = {column: data.samples(encoder, column) for column in data.columns}
-    return {column: intervals(_kind(column).statistic, found) for column, found in samples.items()}
+    return {
+        column: intervals(_kind(column).statistic, found, bounds=_kind(column).bounds)
+        for column, found in samples.items()
+    }
 
 
 def _kind(column: str) -> Kind:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,13 @@ Matrix = NDArray[np.float32]
 REMEMBERED_BYTES: Final = 2**28
 
 
+class Vectors(Protocol):
+    """What gives vectors of texts, such as :class:`unmask.evaluation.store.VectorStore`."""
+
+    def vectors(self, texts: Iterable[Text]) -> Matrix:
+        """Return the vectors of ``texts``, ``[n, D]``; those of blank texts are zero."""
+
+
 class MtebEncoder:
     """What mteb's tasks ask: texts in batches → vectors, and how alike vectors are.
 
@@ -30,7 +37,8 @@ class MtebEncoder:
         meta: mteb's ``ModelMeta``.
         facts: the fields of it that were measured on ``encoder``.
         instructions: what each task's texts get.
-        encoded: told how many texts were encoded, as they are.
+        encoded: told how many texts were encoded, as they are; not if there is a store.
+        store: keeps vectors; without one those of a task are remembered while it lasts.
     """
 
     def __init__(
@@ -41,12 +49,14 @@ class MtebEncoder:
         facts: Mapping[str, Any],
         instructions: Instructions,
         encoded: Callable[[int], None] | None = None,
+        store: Vectors | None = None,
     ) -> None:
         self.encoder = encoder
         self.instructions = instructions
         self._meta = meta
         self._facts = dict(facts)
-        self._vectors = _Remembered(encoder, encoded)
+        self._remembered = _Remembered(encoder, encoded)
+        self._store: Vectors = store or self._remembered
         self._task = ""
 
     @property
@@ -71,8 +81,8 @@ class MtebEncoder:
     ) -> Matrix:
         """Return the vectors of a task's texts, ``[n, D]`` float32; blank texts are zero.
 
-        A document's text is its title and its body, joined by mteb. Within a task a text that has been encoded with
-        the same instruction is not encoded again.
+        A document's text is its title and its body, joined by mteb. A text that has been encoded with the same
+        instruction is not encoded again.
 
         Args:
             inputs: mteb's batches; ``text`` holds the texts.
@@ -90,9 +100,9 @@ class MtebEncoder:
             raise InputError(f"mteb asks for precision {precision!r}; expected float32, which is what figures are of.")
         if task_metadata.name != self._task:
             self._task = task_metadata.name
-            self._vectors.forget()
+            self._remembered.forget()
         instruction = self.instructions.of(task_metadata, prompt_type)
-        return self._vectors.of([Text(instruction, text) for batch in inputs for text in batch["text"]])
+        return self._store.vectors(Text(instruction, text) for batch in inputs for text in batch["text"])
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:
         """Return the cosine of every vector of the first with every one of the second, a tensor ``[n, m]``."""
@@ -113,6 +123,7 @@ def adapt(
     name: str,
     instructions: Instructions | None = None,
     encoded: Callable[[int], None] | None = None,
+    store: Vectors | None = None,
 ) -> MtebEncoder:
     """Return ``encoder`` as ``mteb.evaluate`` takes it.
 
@@ -120,14 +131,15 @@ def adapt(
         encoder: the model.
         name: what the leaderboard calls it, ``organisation/name``; a name alone gets the organisation ``unmask``.
         instructions: what each task's texts get; mteb's own if None.
-        encoded: told how many texts were encoded, as they are.
+        encoded: told how many texts were encoded, as they are; not if there is a store.
+        store: keeps vectors from task to task and from run to run; None: those of a task, while it lasts.
     """
     from mteb.models.model_meta import ModelMeta
 
     used = instructions or Instructions()
     facts = measured(encoder, used)
     meta = ModelMeta(loader=None, **known(name), **facts)
-    return MtebEncoder(encoder, meta, facts=facts, instructions=used, encoded=encoded)
+    return MtebEncoder(encoder, meta, facts=facts, instructions=used, encoded=encoded, store=store)
 
 
 class _Remembered:
@@ -143,7 +155,7 @@ class _Remembered:
         """Let go of every vector."""
         self._kept.clear()
 
-    def of(self, texts: Sequence[Text]) -> Matrix:
+    def vectors(self, texts: Iterable[Text]) -> Matrix:
         """Return the vectors of ``texts``, ``[n, D]``."""
         places: dict[Text, int] = {}
         rows = [places.setdefault(text, len(places)) for text in texts]
@@ -161,7 +173,7 @@ class _Remembered:
         self._keep(new, vectors, places)
         return vectors if len(places) == len(rows) else vectors[rows]
 
-    def _keep(self, new: Sequence[Text], vectors: Matrix, places: Mapping[Text, int]) -> None:
+    def _keep(self, new: list[Text], vectors: Matrix, places: Mapping[Text, int]) -> None:
         for text in new[-self._room :]:
             # A copy: a view would keep the whole matrix alive.
             self._kept[text] = vectors[places[text]].copy()

@@ -31,7 +31,7 @@ def read_mteb(folder: Path) -> dict[str, Outcome]:
     Raises:
         InputError: there are no results, those of several models, or damaged ones.
     """
-    files = [file for file in folder.glob("results/*/*/*.json") if file.name != _META]
+    files = result_files(folder)
     if not files:
         raise InputError(
             f"{folder} holds no results of mteb; expected results/MODEL/REVISION/TASK.json. Run the tasks first."
@@ -41,6 +41,11 @@ def read_mteb(folder: Path) -> dict[str, Outcome]:
         raise InputError(f"{folder} holds results of {', '.join(models)}; expected one model's. Use a folder for each.")
     latest = max(files, key=lambda file: file.stat().st_mtime_ns).parent
     return {file.stem: read_result(file) for file in sorted(files) if file.parent == latest}
+
+
+def result_files(folder: Path) -> list[Path]:
+    """Return every result of mteb in a folder as :func:`read_mteb` takes it; none if there is no such folder."""
+    return [file for file in folder.glob("results/*/*/*.json") if file.name != _META]
 
 
 def read_result(file: Path) -> Outcome:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from unmask.encoder import Encoder
 from unmask.errors import EvaluationError, InputError, UnmaskError
@@ -16,8 +16,12 @@ from unmask.evaluation.mteb.extra import require_mteb
 from unmask.evaluation.mteb.instructions import Instructions
 from unmask.evaluation.mteb.names import find_tasks, of_tasks, split_names
 from unmask.evaluation.mteb.reading import read_result
+from unmask.evaluation.mteb.sizes import TaskBar, texts_of
 from unmask.evaluation.outcome import Outcome
-from unmask.progress import Progress
+from unmask.evaluation.store import VectorStore
+
+#: Loggers whose lines would stand across the bar: what goes wrong is told once, by us.
+_LOGGERS: Final = ("mteb", "huggingface_hub", "datasets")
 
 
 def run(
@@ -27,13 +31,14 @@ def run(
     *,
     name: str,
     instructions: Path | None = None,
+    store: VectorStore | None = None,
     say: Callable[[str], None] = lambda line: None,
     progress: bool = False,
 ) -> dict[str, Outcome]:
     """Run tasks of mteb, those whose results are in ``folder`` already excepted.
 
     A task that fails does not end the run: the others go on, and what failed is told at the end. Started again, a run
-    goes on at the split and language where it was.
+    goes on at the split and language where it was; with a store, at the text.
 
     Args:
         encoder: the model.
@@ -41,8 +46,9 @@ def run(
         folder: where results go: ``results/MODEL/REVISION/TASK.json``, and ``model_meta.json`` beside them.
         name: what the leaderboard calls the model, ``organisation/name``; a name alone gets ``unmask/``.
         instructions: a JSON file ``{task: instruction}``; tasks that it does not name get mteb's own.
+        store: keeps vectors of ``encoder`` from task to task and run to run; None: those of a task, while it lasts.
         say: takes a line for the user: what failed, when it failed.
-        progress: show tasks done, texts a second and the time left.
+        progress: show the task, texts a second and the time left, as far as mteb says how many texts its tasks have.
 
     Returns:
         The outcome of each task, without intervals.
@@ -64,8 +70,10 @@ def run(
     except OSError as error:
         raise InputError(f"{folder}: {error.strerror}; expected a folder for results. Choose another.") from error
     used = Instructions(own=of_tasks(own))
-    with _quiet(), Progress("MTEB", total=len(found.tasks), unit="tasks", extra_unit="texts", enabled=progress) as bar:
-        model = adapt(encoder, name=name, instructions=used, encoded=lambda texts: bar.advance(0, extra=texts))
+    with _quiet(), TaskBar("MTEB", unit="texts", extra_unit="tokens" if store else None, enabled=progress) as bar:
+        if store:
+            store.bar = bar
+        model = adapt(encoder, name=name, instructions=used, encoded=bar.advance, store=store)
         outcomes, failed = _each(model, found.tasks, folder, bar, say)
     failed |= found.unknown
     if failed:
@@ -78,7 +86,7 @@ def run(
 
 
 def _each(
-    model: MtebEncoder, tasks: Sequence[Any], folder: Path, bar: Progress, say: Callable[[str], None]
+    model: MtebEncoder, tasks: Sequence[Any], folder: Path, bar: TaskBar, say: Callable[[str], None]
 ) -> tuple[dict[str, Outcome], dict[str, str]]:
     """Return the outcomes of ``tasks``, and what went wrong with the others on a line each."""
     from mteb.cache import ResultCache
@@ -86,9 +94,11 @@ def _each(
     cache = ResultCache(folder)
     outcomes: dict[str, Outcome] = {}
     failed: dict[str, str] = {}
-    for task in tasks:
+    sizes = [0 if _usable(_file_of(task, model, cache)) else texts_of(task) for task in tasks]
+    for number, task in enumerate(tasks):
         name = task.metadata.name
-        bar.note = f"{name}, {len(failed)} failed" if failed else name
+        note = f"{name}, {number + 1} of {len(tasks)} tasks"
+        bar.begin(sizes[number:], f"{note}, {len(failed)} failed" if failed else note)
         try:
             outcomes[name] = _evaluate(model, task, cache)
         except Exception as error:  # noqa: BLE001 - data sets, their loaders and the network may raise anything
@@ -96,15 +106,17 @@ def _each(
             say(f"{name}: {failed[name]}")
             if task.data_loaded:
                 task.unload_data()
-        bar.advance()
     return outcomes, failed
+
+
+def _file_of(task: Any, model: MtebEncoder, cache: Any) -> Path:
+    return Path(cache.get_task_result_path(task.metadata.name, model.mteb_model_meta))
 
 
 def _evaluate(model: MtebEncoder, task: Any, cache: Any) -> Outcome:
     import mteb
 
-    file = cache.get_task_result_path(task.metadata.name, model.mteb_model_meta)
-    _usable(file)
+    file = _file_of(task, model, cache)
     # What mteb would track of the machine's power depends on what else is installed.
     result = mteb.evaluate(model, task, cache=cache, co2_tracker=False, show_progress_bar=False)
     for problem in result.exceptions or ():
@@ -138,13 +150,15 @@ def _quiet() -> Iterator[None]:
     """Hold back the bars and log lines that would stand across ours."""
     from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
-    logger = logging.getLogger("mteb")
-    level, were_off = logger.level, are_progress_bars_disabled()
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    levels, were_off = [logger.level for logger in loggers], are_progress_bars_disabled()
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     disable_progress_bars()
     try:
         yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
         if not were_off:
             enable_progress_bars()

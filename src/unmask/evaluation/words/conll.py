@@ -1,8 +1,9 @@
 """Files of sentences with tags for each word: CoNLL's columns, and CoNLL-U.
 
 CoNLL: one word a line, columns separated by blanks, an empty line between sentences. The number of columns says which
-they are: word and part of speech; CoNLL-2000 adds the chunk; CoNLL-2003 the named entity behind that. Lines that begin
-with ``-DOCSTART-`` are skipped. ``#`` is a word here, never a comment.
+they are: word and part of speech; CoNLL-2000 adds the chunk; CoNLL-2003 the named entity behind that. Where one tag
+stands behind the word and all of them mark spans (``O``, ``B-PER``), it is the named entity. Lines that begin with
+``-DOCSTART-`` are skipped. ``#`` is a word here, never a comment.
 
 CoNLL-U (universaldependencies.org/format.html): ten columns separated by tabs, of which FORM and UPOS are read.
 Comments, multiword ranges (``3-4``) and empty nodes (``5.1``) are skipped: the words are those that carry a tag.
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Final
@@ -84,7 +85,19 @@ def read_sentences(file: Path) -> list[Sentence]:
             f"{file} holds no sentence; expected one word a line with its tags, an empty line between sentences. "
             "Fill it, or remove it."
         )
-    return sentences
+    return _entities(sentences) if _marks_spans(sentences) else sentences
+
+
+def _marks_spans(sentences: Sequence[Sentence]) -> bool:
+    """Return whether the only column is one of spans: no part of speech looks like those, and some word is in one."""
+    if list(sentences[0].tags) != [POS]:
+        return False
+    tags = {tag for sentence in sentences for tag in sentence.tags[POS]}
+    return tags != {"O"} and all(map(_SPAN.fullmatch, tags))
+
+
+def _entities(sentences: Sequence[Sentence]) -> list[Sentence]:
+    return [replace(sentence, tags={ENTITIES: sentence.tags[POS]}) for sentence in sentences]
 
 
 def column(sentences: Iterable[Sentence], name: str) -> list[tuple[str, ...]]:
