@@ -13,9 +13,10 @@ from unmask._version import __version__
 
 if TYPE_CHECKING:
     from unmask.encoder import Encoder
+    from unmask.engine.pool import EncoderPool
     from unmask.text import Template, Text
 
-__all__ = ["Encoder", "Template", "Text", "__version__"]
+__all__ = ["Encoder", "EncoderPool", "Template", "Text", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
@@ -24,6 +25,10 @@ def __getattr__(name: str) -> Any:
         from unmask.encoder import Encoder
 
         return Encoder
+    if name == "EncoderPool":
+        from unmask.engine.pool import EncoderPool
+
+        return EncoderPool
     if name in ("Template", "Text"):
         from unmask import text
 

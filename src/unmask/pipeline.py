@@ -99,7 +99,7 @@ class Pipeline:
             waiting: Future[list[TokenizedText | None]] | None = None
             first = 0
             while True:
-                window = _take_window(texts)
+                window = take_window(texts)
                 upcoming = ahead.submit(self._tokenize, window, first, truncate) if window else None
                 if waiting is not None:
                     yield self._compute(waiting.result(), bar)
@@ -128,6 +128,7 @@ class Pipeline:
 
     def _rows(self, texts: Sequence[TokenizedText], packs: Iterable[list[int]]) -> Iterator[tuple[list[int], _Row]]:
         """Yield each pack with the row of its texts."""
+        _ = self.backbone.form  # made now: compiling is no work for the thread that lays out
 
         def laid_out(pack: list[int]) -> tuple[list[int], _Row]:
             return pack, self._row([texts[index] for index in pack])
@@ -232,13 +233,13 @@ def packed(texts: Sequence[TokenizedText], device: torch.device) -> tuple[Tensor
     return torch.from_numpy(ids).to(device), lengths
 
 
-def _take_window(texts: Iterator[Text | None]) -> list[Text | None]:
-    """Take the next texts off the iterator: a window's worth, fewer at the end."""
+def take_window(texts: Iterator[Text | None], size: int = WINDOW_TEXTS) -> list[Text | None]:
+    """Take the next texts off an iterator: ``size`` of them, fewer at its end or where they are long."""
     window: list[Text | None] = []
-    characters = 0
+    room = WINDOW_CHARACTERS * size // WINDOW_TEXTS
     for text in texts:
         window.append(text)
-        characters += len(text.content) if text else 0
-        if len(window) == WINDOW_TEXTS or characters > WINDOW_CHARACTERS:
+        room -= len(text.content) if text else 0
+        if len(window) == size or room < 0:
             break
     return window

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,20 +17,26 @@ from unmask.bulk.files import Record
 from unmask.bulk.vectors import vector_file
 from unmask.errors import InputError
 
-if TYPE_CHECKING:
-    from unmask.encoder import Encoder
-
 #: How the encoder names a text by its index.
 _INDEX: Final = re.compile(r"\b[Tt]ext (\d+)")
 
 
+class Encodes(Protocol):
+    """An :class:`unmask.Encoder`, or several of the same."""
+
+    @property
+    def encode_stream(self) -> Callable[..., Iterator[NDArray[np.generic]]]:
+        """Return what turns an iterator of texts into vectors."""
+
+
 def encode_to_file(
-    encoder: Encoder,
+    encoder: Encodes,
     records: Iterator[Record],
     target: Path,
     *,
     replace: bool = False,
     with_text: bool = False,
+    failed: Callable[[str], None] | None = None,
     **options: Any,
 ) -> tuple[int, int]:
     """Encode texts and write their vectors, whole or not at all.
@@ -41,6 +47,7 @@ def encode_to_file(
         target: ``.npy``, ``.parquet`` or ``.jsonl``.
         replace: whether an existing file may be replaced.
         with_text: write the texts, too.
+        failed: as for :func:`encode_records`.
         options: arguments of :meth:`unmask.Encoder.encode_stream`.
 
     Returns:
@@ -49,7 +56,7 @@ def encode_to_file(
     Raises:
         InputError: a text cannot be encoded, naming its file and line; or ``target`` cannot be written.
     """
-    batches = encode_records(encoder, records, **options)
+    batches = encode_records(encoder, records, failed=failed, **options)
     with closing(batches):
         first = next(batches, None)  # before anything is made on disk
         columns = 0 if first is None else first[0].shape[1]
@@ -60,9 +67,16 @@ def encode_to_file(
 
 
 def encode_records(
-    encoder: Encoder, records: Iterator[Record], **options: Any
+    encoder: Encodes, records: Iterator[Record], *, failed: Callable[[str], None] | None = None, **options: Any
 ) -> Generator[tuple[NDArray[np.generic], list[Record]], None, None]:
     """Yield vectors ``[k, D]`` together with the records they were made from.
+
+    Args:
+        encoder: the model.
+        records: the texts.
+        failed: told of each text that has no vector but zeros, with its file and line; for encoders that go on then,
+            such as :class:`unmask.engine.pool.EncoderPool`.
+        options: arguments of ``encode_stream``.
 
     Raises:
         InputError: a text cannot be encoded; names its file and line.
@@ -79,6 +93,9 @@ def encode_records(
             waiting.append(record)
             yield record.text
 
+    if failed is not None:
+        tell = failed
+        options["failed"] = lambda failure: tell(f"{waiting[failure.index - done].where}: {failure.why}")
     try:
         for vectors in encoder.encode_stream(texts(), **options):
             yield vectors, [waiting.popleft() for _ in range(len(vectors))]

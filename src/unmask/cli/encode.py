@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,10 +15,13 @@ from unmask.cli.common import (
     FieldOption,
     MaxLengthOption,
     ModelOption,
-    load,
     made,
     quoted,
 )
+from unmask.errors import EncodingFailedError
+
+if TYPE_CHECKING:
+    from unmask.bulk.encoding import Encodes
 
 
 class Format(enum.StrEnum):
@@ -64,6 +69,9 @@ def encode(  # noqa: PLR0917 - typer reads the parameters
     ] = True,
     empty: Annotated[Empty, typer.Option("--empty", help="A blank text is an error, or a zero vector.")] = Empty.error,
     replace: Annotated[bool, typer.Option("--replace", help="Replace the output if it exists.")] = False,
+    device: Annotated[
+        str, typer.Option("--device", help="auto, cpu, mps, cuda:0, several with commas, or all: every CUDA device.")
+    ] = "auto",
 ) -> None:
     """Encode the texts of files; one vector a text, in their order. The output appears whole or not at all.
 
@@ -79,23 +87,46 @@ def encode(  # noqa: PLR0917 - typer reads the parameters
 
     check_target(output, replace=replace, with_text=with_text or id_field is not None)
     records = open_texts(inputs, field=field, id_field=id_field)
-    encoder = load(model, max_length=max_length)
-    shape = encode_to_file(
-        encoder,
-        records,
-        output,
-        replace=replace,
-        with_text=with_text,
-        instruction=instruction,
-        normalize=normalize,
-        dimensions=dimensions,
-        output=format_.value,
-        truncate=truncate,
-        empty=empty.value,
-        progress=True,
-    )
+    from unmask.engine.places import device_names  # imports torch: what is wrong with files is said before
+
+    lost: list[str] = []
+    with _opened(model, device_names(device), max_length) as (encoder, several):
+        shape = encode_to_file(
+            encoder,
+            records,
+            output,
+            replace=replace,
+            with_text=with_text,
+            failed=lost.append if several else None,
+            instruction=instruction,
+            normalize=normalize,
+            dimensions=dimensions,
+            output=format_.value,
+            truncate=truncate,
+            empty=empty.value,
+            progress=True,
+        )
     unit = "bytes" if format_ is Format.binary else f"dimensions, {format_.value}"
     made(f"Wrote {output}: {shape[0]:,} vectors of {shape[1]} {unit}.", _following(inputs, output))
+    if lost:
+        raise EncodingFailedError(
+            f"could not be encoded, alone and again, and have rows of zeros in {output}: {'; '.join(lost)}. The others "
+            "are right. Remove such texts, or change them."
+        )
+
+
+@contextmanager
+def _opened(model: str, devices: Sequence[str], max_length: int | None) -> Iterator[tuple[Encodes, bool]]:
+    """Yield a model on one device, or on several: then it goes on where a text cannot be encoded."""
+    if len(devices) == 1:
+        from unmask.encoder import Encoder
+
+        yield Encoder.load(model, max_length=max_length, device=devices[0], progress=True), False
+        return
+    from unmask.engine.pool import EncoderPool
+
+    with EncoderPool.load(model, devices=devices, max_length=max_length, progress=True) as pool:
+        yield pool, True
 
 
 def _following(inputs: list[str], output: Path) -> str:

@@ -24,7 +24,7 @@ class Attempt:
         since: when it was asked for, or undone by a death.
         seconds: how long it took last, None if it was never done.
         deaths: of workers over it, in a row.
-        refused_by: devices that have refused it while others did it.
+        refused_by: devices that have refused it while others did it or may, and why.
         arriving: carried out, but not taken in yet.
         settled: done, or failed.
     """
@@ -37,7 +37,7 @@ class Attempt:
     since: float = 0.0
     seconds: float | None = None
     deaths: int = 0
-    refused_by: set[Device] = field(default_factory=set)
+    refused_by: dict[Device, str] = field(default_factory=dict)
     arriving: bool = False
     settled: asyncio.Event = field(default_factory=asyncio.Event)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, count
 from math import inf
-from typing import Final, cast
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,10 +24,6 @@ from unmask.text import TokenizedText
 
 log = logging.getLogger(__name__)
 
-#: A full batch is kept ready in the worker's pipe where a batch takes less: there, the way back and forth would
-#: count. Where it takes longer the next batch is made when the worker is free, of the requests that came till then.
-AHEAD_SECONDS: Final = 0.25
-
 
 @dataclass(eq=False, kw_only=True)
 class Call(Request):
@@ -36,7 +32,7 @@ class Call(Request):
     Attributes:
         texts: what to encode.
         answer: ``[n, D]`` float32, or the error.
-        left: texts without a vector.
+        left: texts of which nothing is known yet.
     """
 
     texts: Sequence[TokenizedText]
@@ -53,11 +49,21 @@ class Call(Request):
         if self._vectors is None:
             self._vectors = np.empty((len(self.texts), len(vector)), dtype=np.float32)
         self._vectors[place] = vector
+        self.settled(self._vectors)
+
+    def gave_up(self, place: int, why: str) -> EncodingFailedError | None:
+        """Hear that workers failed on a text, alone and again; return the error that ends the call, None to go on."""
+        return EncodingFailedError(
+            f"Text {place} could not be encoded, alone and again: {why}. Remove it, or change it."
+        )
+
+    def settled(self, vectors: NDArray[np.float32]) -> None:
+        """Count a text; with the last one, the call is answered with ``vectors``."""
         self.left -= 1
         if not self.left:
             self.closed = True
             if not self.answer.done():
-                self.answer.set_result(self._vectors)
+                self.answer.set_result(vectors)
 
 
 class Dispatch:
@@ -68,6 +74,7 @@ class Dispatch:
         devices: whose workers compute.
         batch_tokens: most tokens of a batch; None: as each model's worker says.
         batch_seconds: a worker that takes longer over a batch is killed.
+        ahead_seconds: a full batch is kept ready behind one that takes less.
         clock: seconds, from any origin.
 
     Attributes:
@@ -81,11 +88,12 @@ class Dispatch:
         *,
         batch_tokens: int | None,
         batch_seconds: float,
+        ahead_seconds: float,
         clock: Callable[[], float],
     ) -> None:
         self.meter = Meter()
         self._scheduler, self._devices = scheduler, devices
-        self._batch_tokens, self._batch_seconds = batch_tokens, batch_seconds
+        self._batch_tokens, self._batch_seconds, self._ahead_seconds = batch_tokens, batch_seconds, ahead_seconds
         self._clock = clock
         self._numbers = count()
         self._calls: set[Call] = set()
@@ -135,7 +143,7 @@ class Dispatch:
             return self._scheduler.take(budgets)
         if device.packs[0][1].suspect:
             return None
-        quick = {w: budget for w, budget in budgets.items() if device.pace.get(w, inf) * budget < AHEAD_SECONDS}
+        quick = {w: budget for w, budget in budgets.items() if device.pace.get(w, inf) * budget < self._ahead_seconds}
         return self._scheduler.take(quick, full=True)
 
     def _send(self, device: Device, pack: Pack) -> None:
@@ -205,5 +213,7 @@ class Dispatch:
 
     def _give_up(self, items: Sequence[Item], why: str) -> None:
         for item in items:
-            message = f"Text {item.place} could not be encoded, alone and again: {why}. Remove it, or change it."
-            self.fail(cast("Call", item.request), EncodingFailedError(message))
+            call = cast("Call", item.request)
+            error = call.gave_up(item.place, why)
+            if error is not None:
+                self.fail(call, error)

@@ -86,6 +86,7 @@ class Engine:
             self._devices,
             batch_tokens=settings.batch_tokens,
             batch_seconds=settings.batch_seconds,
+            ahead_seconds=settings.ahead_seconds,
             clock=clock,
         )
         self._loading = Loading(settings, self._devices, pool=self._pool, gave_up=self._gave_up, clock=clock)
@@ -213,7 +214,7 @@ class Engine:
         caller: str,
         priority: Priority,
     ) -> Any:
-        """Queue tokenised texts and wait for their vectors; whoever is cancelled leaves the queue."""
+        """Queue tokenised texts and wait for their vectors."""
         call = Call(
             model=entry.settings.weights,
             caller=caller,
@@ -222,6 +223,10 @@ class Engine:
             texts=texts,
             answer=asyncio.get_running_loop().create_future(),
         )
+        return await self._answered(call)
+
+    async def _answered(self, call: Call) -> Any:
+        """Queue a request and wait for its answer; whoever is cancelled leaves the queue."""
         try:
             self._dispatch.submit(call)
             return await call.answer

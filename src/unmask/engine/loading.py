@@ -159,9 +159,18 @@ class Loading:
         device.jobs.popleft()
         attempt = self._attempt(answer.order)
         log.error("%s failed on %s: %s", named(answer.order), device.process.device, answer.error)
-        attempt.refused_by.add(device)
-        if not self.done(attempt) and not self._given(attempt):
+        attempt.refused_by[device] = answer.error
+        if not answer.lasting:  # memory of a process that died comes back a little later than a new process
+            seconds = self._settings.retry_seconds
+            asyncio.get_running_loop().call_later(seconds, self._forgive, attempt, device)
+        others = isinstance(answer.order, Load) and any(each not in attempt.refused_by for each in self._devices)
+        if not self.done(attempt) and not self._given(attempt) and (answer.lasting or not others):
             self._fail(attempt, answer.error, lasting=answer.lasting)
+        self.assign()
+
+    def _forgive(self, attempt: Attempt, device: Device) -> None:
+        """Let a device try again what it has refused."""
+        attempt.refused_by.pop(device, None)
         self.assign()
 
     def died(self, device: Device, *, was_up: bool) -> None:
@@ -173,7 +182,7 @@ class Loading:
         device.loaded.clear()
         device.jobs.clear()
         for attempt in self._attempts():
-            attempt.refused_by.discard(device)
+            attempt.refused_by.pop(device, None)
         for attempt in lost:
             if not self.done(attempt):
                 attempt.since = self._clock()
@@ -181,8 +190,25 @@ class Loading:
         for attempt in blamed:
             attempt.deaths += 1
             if attempt.deaths >= DEATHS and not self._given(attempt):
-                self._fail(attempt, f"the worker died over it {DEATHS} times in a row; see the server's log")
+                self._despair(attempt, device)
         self.assign()
+
+    def _despair(self, attempt: Attempt, device: Device) -> None:
+        """Give up what workers died over: on this device alone where others have it."""
+        why = f"the worker died over it {DEATHS} times in a row; see the server's log"
+        if not self.done(attempt):
+            self._fail(attempt, why)
+            return
+        log.error("%s is given up on %s: %s", named(attempt.order), device.process.device, why)
+        attempt.refused_by[device], attempt.deaths = why, 0
+
+    def trouble(self, device: Device, entry: Entry) -> str | None:
+        """Return why a model cannot be had on a device, None if nothing is known to be wrong."""
+        attempts = (entry.read, entry.load)
+        known = [attempt.refused_by.get(device) or attempt.error for attempt in attempts]
+        if device.process.row >= DEATHS:
+            known.append(f"its worker ended {device.process.row} times in a row; see what it wrote")
+        return next(filter(None, known), None)
 
     # --- inside ------------------------------------------------------------------------------------
 

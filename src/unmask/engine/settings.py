@@ -68,6 +68,9 @@ class EngineSettings:
         batch_tokens: most tokens of a batch; None: as suits the device.
         queue_tokens: most tokens that may wait, of each priority.
         batch_seconds: a worker that takes longer over a batch is hung, and is restarted.
+        ahead_seconds: a full batch is kept ready in the worker's pipe where a batch takes less: there, the way back and
+            forth would count. Where it takes longer the next batch is made when the worker is free, of the requests
+            that came till then.
         retry_seconds: how long a model that could not be loaded is left alone.
     """
 
@@ -78,6 +81,7 @@ class EngineSettings:
     batch_tokens: int | None = None
     queue_tokens: int = 600_000
     batch_seconds: float = 120.0
+    ahead_seconds: float = 0.25
     retry_seconds: float = 30.0
 
     def __post_init__(self) -> None:
@@ -89,7 +93,7 @@ class EngineSettings:
             raise InputError(f"Several models are named {', '.join(twice)}; expected a name of its own for each.")
         if not self.devices:
             raise InputError("No device is given; expected at least one, such as 'auto' or 'cpu'.")
-        for name in ("threads", "memory", "batch_tokens", "queue_tokens", "batch_seconds"):
+        for name in ("threads", "memory", "batch_tokens", "queue_tokens", "batch_seconds", "ahead_seconds"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise InputError(f"{name} is {value}; expected more than 0.")
