@@ -36,7 +36,8 @@ from unmask.gateway.accounts import reserving, settling
 from unmask.gateway.accounts.audit import audit
 from unmask.gateway.accounts.clock import DAY, microseconds
 from unmask.gateway.accounts.keyform import ApiKey
-from unmask.gateway.accounts.keyring import Key, Keyring
+from unmask.gateway.accounts.keyring import Keyring
+from unmask.gateway.accounts.keys import Key
 from unmask.gateway.accounts.ledger import Ledger
 from unmask.gateway.accounts.money import Hold, Order, new_hold_id
 from unmask.gateway.accounts.users import Users

@@ -14,7 +14,8 @@ from sqlalchemy import URL
 
 from unmask.gateway.accounts.audit import audit
 from unmask.gateway.accounts.keyform import ApiKey
-from unmask.gateway.accounts.keyring import Key, KeyLimits, Keyring
+from unmask.gateway.accounts.keyring import Keyring
+from unmask.gateway.accounts.keys import Key, KeyLimits
 from unmask.gateway.accounts.ledger import Ledger
 from unmask.gateway.accounts.money import Order
 from unmask.gateway.accounts.users import User, Users

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -205,3 +208,50 @@ def test_colours_follow_the_system_until_somebody_chooses(browser: Browser, serv
         page = opened.new_page()
         page.goto("/docs")
         assert page.evaluate(paper) == light
+
+
+def test_charts_of_another_time_are_swapped_in(browser: Browser, served: Website) -> None:
+    with context(browser, served) as opened:
+        page = opened.new_page()
+        page.goto(f"/models/{LIVE}")
+        page.evaluate("window.kept = true")
+        expect(page.locator("#providers figure")).to_have_count(3)
+        expect(page.locator("#span-day")).to_have_attribute("aria-current", "true")
+        page.get_by_role("link", name="7 days").click()
+        expect(page.locator("#span-week")).to_have_attribute("aria-current", "true")
+        expect(page.locator("figcaption", has_text="Up, by six hours")).to_be_visible()
+        assert page.evaluate("window.kept") is True
+        page.locator("#providers summary").first.click()
+        expect(page.get_by_role("region", name="Latency in milliseconds, by six hours, table")).to_be_visible()
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+def test_the_button_leads_to_the_weights_and_is_counted(browser: Browser, tmp_path: Path, scripts: bool) -> None:
+    class Hub(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("content-type", "text/html")
+            self.end_headers()
+            self.wfile.write(f"<h1>{self.path}</h1>".encode())
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    hub = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=hub.serve_forever, daemon=True).start()
+    try:
+        with (
+            serving(tmp_path, filled=False, hub=f"http://127.0.0.1:{hub.server_port}") as made,
+            context(browser, made, java_script_enabled=scripts) as opened,
+        ):
+            page = opened.new_page()
+            for _ in range(2):
+                page.goto(f"/models/{SOON}")
+                page.get_by_role("button", name="Get the weights").click()
+                # The browser asks the page's policy for the address that the form is sent on to, too.
+                expect(page.get_by_role("heading")).to_have_text(f"/{made.services.catalogue.find(SOON).source}")
+            page.goto(f"/models/{SOON}")
+            expect(page.locator("dt", has_text="Pulls a month").locator("+ dd")).to_have_text("1")
+    finally:
+        hub.shutdown()
+        hub.server_close()

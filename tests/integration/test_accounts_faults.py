@@ -14,7 +14,7 @@ pytest.importorskip("alembic")
 pytest.importorskip("psycopg")
 
 from tests.bank import Bank, Faults, all_rows, bank, break_statements, order
-from unmask.gateway.accounts.keyring import Key
+from unmask.gateway.accounts.keys import Key
 from unmask.gateway.accounts.money import Hold, Retry
 from unmask.gateway.db.errors import DatabaseUnavailableError
 

@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("alembic")
 pytest.importorskip("psycopg")
 
-from tests.bank import SECRET, bank, order, raw
+from tests.bank import SECRET, bank, order, outcomes, raw
 from unmask.errors import InputError
 from unmask.gateway.accounts.errors import (
     KeyExpiredError,
@@ -22,13 +22,15 @@ from unmask.gateway.accounts.errors import (
     KeyRevokedError,
     MalformedKeyError,
     SpendingError,
+    TooManyKeysError,
     UnknownKeyError,
     UnknownKeyIdError,
     UnknownUserError,
     UserExistsError,
 )
 from unmask.gateway.accounts.keyform import ApiKey
-from unmask.gateway.accounts.keyring import KeyLimits, Keyring
+from unmask.gateway.accounts.keyring import Keyring
+from unmask.gateway.accounts.keys import KeyLimits
 from unmask.gateway.accounts.remembered import CACHE_SECONDS
 from unmask.gateway.db.errors import DatabaseUnavailableError
 
@@ -360,3 +362,38 @@ def test_no_key_is_seen_again(url: str, caplog: pytest.LogCaptureFixture) -> Non
     for secret in secrets:
         for place in range(7, 33):
             assert secret.reveal()[place : place + 8] not in everything
+
+
+def test_a_user_has_so_many_keys_that_work_and_no_race_gets_more(url: str) -> None:
+    async def scenario() -> None:
+        async with bank(url) as b, bank(url) as elsewhere:
+            rings = [Keyring(each.database, SECRET, most_keys=5, clock=b.clock) for each in (b, elsewhere)]
+            ada, bob = await b.users.add("ada@example.org"), await b.users.add("bob@example.org")
+            asked = [rings[number % 2].issue(ada.id, f"key {number}") for number in range(24)]
+            results = await asyncio.gather(*asked, return_exceptions=True)
+            assert len(outcomes(results, tuple)) == 5
+            assert len(outcomes(results, TooManyKeysError)) == 19
+            assert "You have 5 keys that work" in str(outcomes(results, TooManyKeysError)[0])
+            # A rotation with both at work needs room, too; without overlap it takes the other's.
+            first, *_ = await rings[0].of(ada.id)
+            rotated = await asyncio.gather(
+                *(ring.rotate(ada.id, first.id, overlap_seconds=60) for ring in rings), return_exceptions=True
+            )
+            assert len(outcomes(rotated, TooManyKeysError)) == 2
+            await rings[0].rotate(ada.id, first.id, overlap_seconds=0)
+            assert sum(key.is_live(b.clock.now) for key in await rings[0].of(ada.id)) == 5
+            # What was revoked or has ended makes room; others' keys take none.
+            await rings[1].issue(bob.id, "his")
+            with pytest.raises(TooManyKeysError):
+                await rings[1].issue(ada.id, "sixth")
+            await rings[1].revoke(ada.id, (await rings[1].of(ada.id))[-1].id)
+            await rings[0].issue(ada.id, "short", expires_at=b.clock.now + 1_000_000)
+            with pytest.raises(TooManyKeysError):
+                await rings[0].issue(ada.id, "sixth")
+            b.clock.skip(1)
+            results = await asyncio.gather(
+                *(ring.issue(ada.id, "last") for ring in rings for _ in range(4)), return_exceptions=True
+            )
+            assert len(outcomes(results, tuple)) == 1
+
+    asyncio.run(scenario())

@@ -26,7 +26,7 @@ from unmask.gateway.accounts.errors import (
     UnknownKeyIdError,
     UnknownUserError,
 )
-from unmask.gateway.accounts.keyring import KeyLimits
+from unmask.gateway.accounts.keys import KeyLimits
 from unmask.gateway.accounts.money import MOST_OUTCOME, Balance, Hold, Order, Replay, Retry
 
 pytest_plugins = ("tests.databases",)

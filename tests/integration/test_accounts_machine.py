@@ -35,7 +35,8 @@ from unmask.gateway.accounts.errors import (
     OutOfCreditError,
     RequestMismatchError,
 )
-from unmask.gateway.accounts.keyring import Key, KeyLimits, Keyring
+from unmask.gateway.accounts.keyring import Keyring
+from unmask.gateway.accounts.keys import Key, KeyLimits
 from unmask.gateway.accounts.ledger import RETRY_SECONDS, Ledger
 from unmask.gateway.accounts.money import Hold, Replay, Retry
 from unmask.gateway.accounts.users import Users

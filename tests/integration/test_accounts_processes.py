@@ -13,7 +13,7 @@ pytest.importorskip("alembic")
 pytest.importorskip("psycopg")
 
 from tests.bank import START, bank
-from unmask.gateway.accounts.keyring import Key, KeyLimits
+from unmask.gateway.accounts.keys import Key, KeyLimits
 from unmask.gateway.accounts.money import Balance
 
 pytest_plugins = ("tests.databases",)

@@ -13,7 +13,7 @@ pytest.importorskip("psycopg")
 from tests.bank import Bank, bank, raw
 from unmask.errors import InputError
 from unmask.gateway.accounts.errors import UnknownUserError
-from unmask.gateway.accounts.keyring import Key
+from unmask.gateway.accounts.keys import Key
 from unmask.gateway.accounts.money import Hold, Order
 from unmask.gateway.accounts.pulls import Calls
 from unmask.gateway.accounts.usage import DayUsage, Usage, UserUsage, date_of, day_of

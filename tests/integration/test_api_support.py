@@ -9,7 +9,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -24,6 +23,7 @@ import httpx
 import orjson
 import uvicorn
 
+from tests.in_thread import served
 from unmask.engine.contract import Admit, Embedded, EmbeddingEngine, Priority, Served, State
 from unmask.engine.fake import FakeEngine
 from unmask.gateway.api.app import Application
@@ -147,17 +147,8 @@ def serving(
     options: dict[str, Any] = {"models": models, "rerankers": pairs} | settings
     told = Settings(data=folder, **options)
     app = app or Application(told, engine, rerankers)
-    with socket.create_server(("127.0.0.1", 0), backlog=4096) as listener:
-        server = uvicorn.Server(server_config(told, app))
-        thread = threading.Thread(target=server.run, args=([listener],))
-        thread.start()
-        try:
-            wait_until(lambda: server.started or not thread.is_alive())
-            yield Running(f"http://127.0.0.1:{listener.getsockname()[1]}", cast("RecordingEngine", engine), app, server)
-        finally:
-            server.should_exit = True
-            thread.join(20)
-            assert not thread.is_alive()
+    with served(lambda _: server_config(told, app)) as (url, server):
+        yield Running(url, cast("RecordingEngine", engine), app, server)
 
 
 def wait_until(condition: Any, seconds: float = 20.0, pause: float = 0.01) -> None:

@@ -48,6 +48,15 @@ def test_a_layer_is_compiled_once_a_size_whatever_the_lengths(case: str) -> None
     assert list(backbone.model.layers) == own
 
 
+@torch.inference_mode()
+def test_eight_bit_layers_are_compiled_too() -> None:
+    backbone = Backbone(build("llama"))
+    backbone.to_float8()
+    layout = Layout(ROWS[0])
+    expected = backbone.own_hidden(ids_of(layout), layout)
+    assert (CompiledLayers(backbone.model, "aot_eager")(ids_of(layout), layout) - expected).abs().max() < 1e-5
+
+
 @pytest.mark.slow
 @torch.inference_mode()
 def test_the_code_that_torch_generates_gives_the_same() -> None:

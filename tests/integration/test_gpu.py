@@ -160,7 +160,7 @@ def test_gradients_of_an_adapter_are_those_of_the_processor(case: str) -> None:
             generator = torch.Generator().manual_seed(number)
             parameter.data = (0.1 * torch.randn(parameter.shape, generator=generator)).to(parameter)
         row = torch.tensor([token for text in ids_of(LENGTHS) for token in text], device=device)
-        trainee(row, LENGTHS, lambda states: states).float().square().mean().backward()  # type: ignore[no-untyped-call]
+        trainee(row, LENGTHS, lambda states: states).float().square().mean().backward()
         gradients = [parameter.grad for parameter in trainee.parameters_trained]
         found.append(torch.cat([gradient.float().cpu().flatten() for gradient in gradients if gradient is not None]))
     assert cosine_similarity(found[0], found[1], dim=0) >= 0.99

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-import threading
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,9 +14,10 @@ import httpx
 import uvicorn
 from pydantic import SecretStr
 
+from tests.in_thread import served
 from tests.integration.test_api_support import Knobs, RecordingEngine, wait_until
 from unmask.engine.contract import EmbeddingEngine
-from unmask.gateway.accounts.keyring import Key, KeyLimits
+from unmask.gateway.accounts.keys import Key, KeyLimits
 from unmask.gateway.api.server import server_config
 from unmask.gateway.api.settings import ModelSettings, RerankerSettings
 from unmask.gateway.catalogue import Catalogue
@@ -108,8 +107,9 @@ def hosted(
     async def begun(gateway: Gateway) -> None:
         loops.append(asyncio.get_running_loop())
 
-    with socket.create_server(("127.0.0.1", 0), backlog=4096) as listener:
-        port = listener.getsockname()[1]
+    made: list[Gateway] = []
+
+    def configure(port: int) -> uvicorn.Config:
         told = GatewaySettings(
             data=folder,
             port=port,
@@ -119,14 +119,8 @@ def hosted(
             mteb_instructions=False,
             **settings,
         )
-        gateway = Gateway(told, catalogue or Catalogue.load(), engine, rerankers, begun=begun)
-        server = uvicorn.Server(server_config(told, gateway))
-        thread = threading.Thread(target=server.run, args=([listener],))
-        thread.start()
-        try:
-            wait_until(lambda: server.started or not thread.is_alive())
-            yield Hosted(told.url, gateway, engine, loops[0])
-        finally:
-            server.should_exit = True
-            thread.join(20)
-            assert not thread.is_alive()
+        made.append(Gateway(told, catalogue or Catalogue.load(), engine, rerankers, begun=begun))
+        return server_config(told, made[0])
+
+    with served(configure):
+        yield Hosted(made[0].settings.url, made[0], engine, loops[0])

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +15,9 @@ import httpx
 import pytest
 
 from tests.integration.test_api_support import wait_until
-from tests.integration.test_hosting_support import MODEL, Customer, embed, hosted
-from tests.integration.test_security_support import BOSS, Place, pages, secured
+from tests.integration.test_hosting_support import COST, MODEL, Customer, embed, hosted
+from tests.integration.test_security_support import BOSS, Place, pages, read, secured
+from unmask.gateway.hosting.demo import DEMO, open_demo
 from unmask.gateway.web.app import PAGES
 
 
@@ -72,7 +77,9 @@ def test_every_route_of_the_site_that_takes_an_id_knows_only_its_owners(place: P
             path = place.path(template)
             if path != template and "{slug}" not in template and "{name" not in template:
                 found += 1
-                none = place.path(template, key_id=9_999_999, user_id=9_999_999, provider_id=9_999_999)
+                none = place.path(
+                    template, key_id=9_999_999, user_id=9_999_999, provider_id=9_999_999, session_id=9_999_999
+                )
                 refused, unknown = (
                     bob.send_form(each, {"user_id": str(place.alice.id)}) if method == "POST" else bob.get(each)
                     for each in (path, none)
@@ -188,6 +195,60 @@ def test_a_key_opens_what_it_is_for_and_no_page(place: Place) -> None:
             assert caller.get(place.path(template)).status_code in (303, 404), template
 
 
+def test_who_is_disabled_is_let_in_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with secured(tmp_path) as place:
+        running, alice = place.running, place.alice
+        with place.browser(place.boss) as admin, place.browser(alice.id) as user, running.client(alice) as caller:
+            file = uploaded(caller)
+            batch = started(caller, file).json()["id"]
+            wait_until(lambda: caller.get(f"/v1/batches/{batch}").json()["status"] == "completed")
+            action = f"/admin/users/{alice.id}"
+            before, embed_well, disabled = running.settled(alice), running.engine.embed, threading.Event()
+
+            async def answers_late(*arguments: Any, **options: Any) -> Any:
+                found = await embed_well(*arguments, **options)
+                while not disabled.is_set():
+                    await asyncio.sleep(0.01)
+                return found
+
+            monkeypatch.setattr(running.engine, "embed", answers_late)
+            with ThreadPoolExecutor(1) as pool:
+                under_way = pool.submit(embed, caller)
+                wait_until(lambda: running.balance(alice)[1] == COST)
+                assert admin.send_form(f"{action}/disable", {"reason": "x"}).status_code == 303
+                disabled.set()
+                assert under_way.result().status_code == 200  # it was let in before
+            assert running.settled(alice) == before - COST
+            kept, asked = place.kept(), len(running.knobs.asked)
+            for operation in running.gateway.api.operations:
+                path = operation.path.replace("{id}", file).replace("{model}", MODEL)
+                if not operation.open:
+                    answer = caller.request(operation.method, path, json={"model": MODEL, "input": "x"})
+                    assert answer.status_code == 403, path
+                    error = answer.json()["error"]
+                    assert error.keys() == {"message", "type", "param", "code"}
+                    assert (error["code"], error["type"]) == ("account_disabled", "invalid_request_error")
+                    assert "disabled" in error["message"]
+            for path in map(place.path, pages("GET", ("user",))):
+                assert user.get(path).status_code == 303, path
+            with place.browser() as visitor:
+                assert visitor.send_form("/sign-in", {"email": "customer1@example.org"}).status_code == 200
+                token = place.mailbox.link().partition("token=")[2]
+                refused = visitor.send_form("/sign-in/link", {"token": token})
+                assert refused.status_code == 403
+                assert "Account disabled" in read(refused).text
+                assert "set-cookie" not in refused.headers
+            assert len(running.knobs.asked) == asked
+            assert running.balance(alice) == (before - COST, 0)
+            of_the_link = re.compile(r"sign_in_links|throttle")
+            now, then = (
+                [line for line in each.splitlines() if not of_the_link.search(line)] for each in (place.kept(), kept)
+            )
+            assert now == then
+            assert admin.send_form(f"{action}/enable", {"reason": "y"}).status_code == 303
+            assert embed(caller).status_code == 200
+
+
 def test_no_path_leads_out_of_a_folder(place: Place) -> None:
     up = ("../", "..%2f", "%2e%2e/", "%2e%2e%2f", "..%5c", "..%252f", "....//", "..;/", "/", "%00/")
     key = f"Bearer {place.alice.secret}"
@@ -209,3 +270,15 @@ def test_no_path_leads_out_of_a_folder(place: Place) -> None:
     assert {each.name for each in place.folder.iterdir()} <= {
         "gateway.db", "gateway.db-wal", "gateway.db-shm", "files", "batches", "lock",
     }  # fmt: skip
+
+
+def test_a_gateway_that_is_often_started_makes_room_for_its_demo_key(tmp_path: Path) -> None:
+    with hosted(tmp_path, keys_per_user=2) as running:
+        gateway, lines = running.gateway, list[str]()
+        for _ in range(4):
+            running.do(open_demo(gateway, lines.append))
+        user = running.do(gateway.users.find(DEMO))
+        keys = running.do(gateway.keyring.of(user.id))
+        assert [key.revoked_at is None for key in keys] == [False, False, True, True]
+        newest = [line for line in lines if line.startswith("Its key:")][-1].split()[2]
+        assert running.do(gateway.keyring.authenticate(newest)).id == keys[-1].id

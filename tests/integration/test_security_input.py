@@ -53,7 +53,7 @@ def test_every_parameter_of_every_page_is_text(place: Place, evil: str) -> None:
 def test_every_field_of_every_form_is_text_and_nothing_breaks(place: Place, evil: str) -> None:
     fields = ("name", "ends", "models", "requests_per_minute", "tokens_per_minute", "spend_per_day", "overlap",
               "wanted", "texts", "instruction", "email", "next", "token", "kind", "amount", "reference",
-              "note", "slug", "url", "model", "key", "weight", "price", "enabled")  # fmt: skip
+              "note", "slug", "url", "model", "key", "weight", "price", "enabled", "reason")  # fmt: skip
     good = {"kind": "top_up", "amount": "1", "ends": "", "wanted": "yes", "overlap": "1"}
     with place.browser(place.boss) as admin:
         token = admin.token()
@@ -82,6 +82,10 @@ def test_what_is_stored_comes_back_as_it_was_typed(place: Place, evil: str) -> N
         assert admin.send_form(f"/admin/users/{owner.id}/credit", form).status_code == 303
         assert evil in read(browser.get("/account")).text
         assert read(admin.get(f"/admin/users/{owner.id}")).text.count(evil) == 2
+        assert admin.send_form(f"/admin/users/{owner.id}/disable", {"reason": evil}).status_code == 303
+        assert read(admin.get(f"/admin/users/{owner.id}")).text.count(evil) == 3
+        assert admin.send_form(f"/admin/users/{owner.id}/enable", {"reason": "it is well"}).status_code == 303
+        browser.session = browser._token = ""
         tried = browser.send_form(f"/models/{MODEL}/try", {"texts": f"{evil}\nother"})
         assert tried.status_code == 200
         assert read(tried).text.count(evil) == 2
@@ -204,10 +208,12 @@ def test_a_number_that_no_row_has_is_not_there(place: Place, number: str) -> Non
         for template in (*pages("GET"), *pages("POST")):
             if "_id" not in template:
                 continue
-            path = place.path(template, key_id=number, user_id=number, provider_id=number)
+            path = place.path(template, key_id=number, user_id=number, provider_id=number, session_id=number)
             for browser in (admin,):
                 answer = (
-                    browser.send_form(path, {"csrf": token, "kind": "top_up", "amount": "1", "reference": "r"})
+                    browser.send_form(
+                        path, {"csrf": token, "kind": "top_up", "amount": "1", "reference": "r", "reason": "r"}
+                    )
                     if template in pages("POST")
                     else browser.get(path)
                 )

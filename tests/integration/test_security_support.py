@@ -39,6 +39,7 @@ EVIL: Final = (
 #: Made once: a client that makes its own spends most of a test on it.
 _TRUST: Final = ssl.create_default_context()
 _VARYING: Final = re.compile(r"\{(\w+)(?::\w+)?\}")
+_COUNTED: Final = re.compile(r'INSERT INTO "(traffic|calls)"')
 _TOKEN: Final = re.compile(r'name="csrf" value="([^"]+)"')
 
 
@@ -121,6 +122,7 @@ class Place:
     bob: Customer
     boss: int
     provider: int
+    session: int
 
     def browser(self, user_id: int | None = None, *, client: str | None = None) -> Browser:
         """Return a browser; a proxy says that it is at the address ``client``."""
@@ -130,14 +132,14 @@ class Place:
         """Return a path with what is Alice's, or the operator's, in it."""
         values: dict[str, object] = {
             "slug": SOON, "name": SOON, "key_id": self.alice.key.id, "user_id": self.alice.id,
-            "provider_id": self.provider,
+            "provider_id": self.provider, "session_id": self.session,
         }  # fmt: skip
         return _VARYING.sub(lambda found: str((values | other)[found[1]]), template)
 
     def kept(self) -> str:
-        """Return all that the database holds."""
+        """Return all that the database holds, but for what the gateway counts by itself."""
         with closing(sqlite3.connect(self.folder / "gateway.db")) as connection:
-            return "\n".join(connection.iterdump())
+            return "\n".join(line for line in connection.iterdump() if not _COUNTED.match(line))
 
     def raw(self, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, dict[str, str], str]:
         """Send a request just as it is; return status, headers and body."""
@@ -168,7 +170,10 @@ def secured(folder: Path, **settings: Any) -> Iterator[Place]:
             name="elsewhere", url="https://93.184.216.34/v1", model="theirs", kind="openai", key=key
         )
         kept = running.do(gateway.providers.add(SOON, provider, enabled=False))
-        yield Place(running, folder, mailbox, running.customer(), running.customer(), boss, kept.id)
+        alice, bob = running.customer(), running.customer()
+        running.do(gateway.sessions.begin(alice.id))
+        (session,) = running.do(gateway.sessions.of(alice.id))
+        yield Place(running, folder, mailbox, alice, bob, boss, kept.id, session.id)
 
 
 def pages(method: str, access: tuple[str, ...] = ("anybody", "user", "admin")) -> list[str]:

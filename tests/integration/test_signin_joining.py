@@ -11,7 +11,7 @@ pytest.importorskip("alembic")
 pytest.importorskip("psycopg")
 pytest.importorskip("joserfc")
 
-from tests.bank import Bank, bank, break_statements
+from tests.bank import SECRET, Bank, bank, break_statements
 from unmask.errors import InputError
 from unmask.gateway.accounts.errors import IdentityTakenError
 from unmask.gateway.accounts.identities import Identity
@@ -25,7 +25,7 @@ ISSUER = "https://provider.org"
 
 
 def joining_of(b: Bank, free_credit: int = FREE) -> Joining:
-    return Joining(b.database, b.users, b.ledger, free_credit=free_credit, clock=b.clock)
+    return Joining(b.database, b.users, b.ledger, free_credit=free_credit, secret=SECRET, clock=b.clock)
 
 
 def identity(subject: str = "7", email: str = "ada@example.org", issuer: str = ISSUER) -> Identity:
@@ -185,5 +185,75 @@ def test_two_addresses_of_an_identity_at_once_are_one_user_in_the_end(tmp_path: 
             results = await asyncio.gather(*(joining.enter_with(each) for each in both))
             assert len({user.id for user, _ in results}) == 1
             await b.require_sound()
+
+    asyncio.run(scenario())
+
+
+def test_addresses_of_one_mailbox_have_one_free_credit_whichever_comes_first(url: str) -> None:
+    async def scenario() -> None:
+        async with bank(url) as one, bank(url) as other:
+            joinings = [joining_of(each) for each in (one, other)]
+            for person in range(4):
+                name = f"ada{person}"
+                spelled = [
+                    *(f"{name}+{tag}@gmail.com" for tag in "abcd"),
+                    *(f"{name[:at]}.{name[at:]}@googlemail.com" for at in (1, 2, 3)),
+                    f"{name.upper()}@Gmail.com",
+                ]
+                asked = [joinings[number % 2].enter(email) for number, email in enumerate(spelled * 2)]
+                users = {user.id: user for user, _ in await asyncio.gather(*asked)}
+                assert len(users) == len(spelled)  # all of them have an account
+                assert all(user.verified_at is not None for user in users.values())
+                granted = [user for user in users if await one.ledger.entries(user)]
+                assert len(granted) == 1
+                await require_one_grant(one, granted[0])
+                had = {user.id: await joinings[0].had_free_credit_before(user) for user in users.values()}
+                assert had == {user: user not in granted for user in users}
+            await joinings[0].enter("stranger@gmail.com")
+            assert one.rows("SELECT count(*) FROM welcomes") == [(5,)]
+            assert "gmail" not in repr(one.rows("SELECT * FROM welcomes"))
+
+    asyncio.run(scenario())
+
+
+def test_another_secret_knows_nobody_and_no_grant_is_noted_without_one(url: str) -> None:
+    async def scenario() -> None:
+        async with bank(url) as b:
+            await joining_of(b, 0).enter("ada@example.org")
+            assert b.rows("SELECT count(*) FROM welcomes") == [(0,)]
+            first, _ = await joining_of(b).enter("ada+1@example.org")
+            second, _ = await joining_of(b).enter("ada+2@example.org")
+            strange = Joining(b.database, b.users, b.ledger, free_credit=FREE, secret=SECRET[::-1], clock=b.clock)
+            assert await joining_of(b).had_free_credit_before(second)
+            assert not await joining_of(b).had_free_credit_before(first)
+            assert not await strange.had_free_credit_before(second)
+
+    asyncio.run(scenario())
+
+
+def test_who_had_the_free_credit_before_it_was_noted_is_caught_up_with(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after an upgrade: grants in the ledger, and nobody in the list."""
+
+    async def scenario() -> None:
+        async with bank(url) as b:
+            joining, former = joining_of(b), {}
+            for email in ("ada@example.org", "a.da@gmail.com", "ad.a@gmail.com", "eve@example.org"):
+                user = former[email] = await b.users.add(email)
+                if email != "eve@example.org":
+                    await b.ledger.credit(user.id, FREE, "grant", reference=f"welcome:{user.id}")
+                    await b.users.verify(user.id)
+            monkeypatch.setattr("unmask.gateway.accounts.joining._AT_ONCE", 2)
+            assert await joining.catch_up() == 2  # of the two at one mailbox, one is noted
+            assert await joining.catch_up() == 0
+            for email in ("ada+new@example.org", "ada@googlemail.com"):
+                user, first = await joining.enter(email)
+                assert first
+                assert await b.ledger.entries(user.id) == []
+            assert await joining.had_free_credit_before(former["ad.a@gmail.com"])
+            assert not await joining.had_free_credit_before(former["a.da@gmail.com"])
+            user, _ = await joining.enter("eve@example.org")
+            await require_one_grant(b, user.id)
 
     asyncio.run(scenario())

@@ -32,7 +32,7 @@ def test_users_of_before_are_kept_and_not_verified(empty_url: str) -> None:
         async with bank(empty_url) as b:
             ada = await b.users.find("ada@example.org")
             assert (ada.id, ada.verified_at, ada.admin) == (1, None, False)
-            joining = Joining(b.database, b.users, b.ledger, free_credit=5, clock=b.clock)
+            joining = Joining(b.database, b.users, b.ledger, free_credit=5, secret=SECRET, clock=b.clock)
             identity = Identity(issuer="https://provider.org", subject="7", email="ada@example.org")
             assert (await joining.enter_with(identity))[1]
             assert (await b.ledger.balance(ada.id)).balance == 12

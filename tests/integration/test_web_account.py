@@ -286,6 +286,94 @@ def test_all_other_sessions_are_ended(tmp_path: Path) -> None:
     at(tmp_path, use)
 
 
+def test_sessions_are_listed_one_by_one_and_each_can_be_ended(tmp_path: Path) -> None:
+    phone = "Mozilla/5.0 (iPhone; CPU iPhone OS 26_0 like Mac OS X) AppleWebKit/605.1.15 Version/26.0 Safari/604.1"
+    laptop = "Mozilla/5.0 (X11; Linux x86_64; rv:148.0) Gecko/20100101 Firefox/148.0"
+
+    async def use(made: Website, client: Client) -> None:
+        client.headers["user-agent"] = laptop
+        user = await client.sign_in("ada@example.org")
+        alone = (await client.get("/account/sessions")).text
+        assert "You are signed in nowhere else." in alone
+        async with made.client() as mobile, made.client() as curl, made.client() as stranger:
+            mobile.headers["user-agent"] = phone
+            for each in (mobile, curl):
+                await each.sign_in("ada@example.org")
+            await stranger.sign_in("eve@example.org")
+            sessions = await made.services.sessions.of(user.id)
+            assert [each.agent for each in sessions] == ["", "Safari on iPhone", "Firefox on Linux"]
+            page = (await client.get("/account/sessions")).text
+            listed = re.findall(r'<h3 class="item">([^<]+)</h3>(<span class="badge live">this one</span>)?', page)
+            assert [(name, bool(here)) for name, here in listed] == [
+                ("Firefox on Linux", True), ("An unknown browser", False), ("Safari on iPhone", False)
+            ]  # fmt: skip
+            assert page.count("Signed in <time") == page.count("Last seen <time") == 3
+            for hidden in ("Mozilla", *(each.digest.hex() for each in sessions), client.cookies.get(SESSION) or "?"):
+                assert hidden not in page
+            action = f"/account/sessions/{sessions[1].id}/end"
+            done = await client.submit("/account/sessions", action)
+            assert done.headers["location"] == "/account/sessions?ended=1"
+            assert (await mobile.get("/account")).status_code == 303
+            for each in (curl, stranger, client):
+                assert (await each.get("/account")).status_code == 200
+            token = re.search(r'name="csrf" value="([^"]+)"', page)
+            assert token
+            assert (await client.send_form(action, {"csrf": token[1]})).status_code == 404  # it is over
+            (theirs,) = await made.services.sessions.of((await made.services.users.find("eve@example.org")).id)
+            answer = await client.send_form(f"/account/sessions/{theirs.id}/end", {"csrf": token[1]})
+            assert answer.status_code == 404
+            assert (await stranger.get("/account")).status_code == 200
+            # To end this one is to sign out.
+            out = await client.submit("/account/sessions", f"/account/sessions/{sessions[2].id}/end")
+            assert out.headers["location"] == "/"
+            assert SESSION not in client.cookies
+            assert (await curl.get("/account")).status_code == 200
+
+    at(tmp_path, use)
+
+
+def test_who_had_the_free_credit_with_another_address_is_told_so(tmp_path: Path) -> None:
+    said = "This account has no free credit."
+
+    async def use(made: Website, client: Client) -> None:
+        await client.sign_in("ada@example.org")
+        first = (await client.get("/account?welcome=1")).text
+        assert said not in first
+        assert "Your free credit is here." in first
+        async with made.client() as other:
+            user = await other.sign_in("ada+second@example.org")
+            assert (await made.services.ledger.balance(user.id)).balance == 0
+            for path in ("/account?welcome=1", "/account"):
+                page = (await other.get(path)).text
+                assert said in page
+                assert "Your free credit is here" not in page
+                assert "ada@example.org" not in page  # which account had it is not said
+            await made.services.keyring.issue(user.id, "works all the same")
+            # An operator's grant is free credit, too.
+            await made.services.ledger.credit(user.id, 5, "grant", reference="a gift")
+            assert said not in (await other.get("/account")).text
+
+    at(tmp_path, use)
+
+
+def test_at_so_many_keys_the_form_says_so(tmp_path: Path) -> None:
+    async def use(made: Website, client: Client) -> None:
+        user = await client.sign_in("ada@example.org")
+        made.services.keyring._most_keys = 2
+        for name in ("one", "two"):
+            assert (await client.submit("/account/keys", "/account/keys#new", {"name": name})).status_code == 200
+        full = await client.submit("/account/keys", "/account/keys#new", {"name": "three"})
+        assert full.status_code == 422
+        assert "You have 2 keys that work, as many as one may have." in full.text
+        first = (await made.services.keyring.of(user.id))[0]
+        rotate = f"/account/keys/{first.id}/rotate"
+        assert (await client.submit("/account/keys", rotate, {"overlap": "24"})).status_code == 422
+        assert (await client.submit("/account/keys", rotate, {"overlap": "0"})).status_code == 200
+        assert len(await made.services.keyring.of(user.id)) == 3
+
+    at(tmp_path, use)
+
+
 def test_one_user_sees_and_changes_nothing_of_another_s(tmp_path: Path) -> None:
     async def use(made: Website, client: Client) -> None:
         await fill(made)

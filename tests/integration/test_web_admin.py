@@ -6,8 +6,14 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.integration.test_web_pages import at
-from tests.integration.test_web_support import LIVE, SOON, Client, Website, fill
+from tests.integration.test_web_support import LIVE, SECRET, SOON, Client, Website, fill
+from unmask.gateway.accounts.disabling import Disabling
+from unmask.gateway.accounts.errors import UserDisabledError
+from unmask.gateway.accounts.keyring import Keyring
+from unmask.gateway.accounts.sessions import Sessions
 
 
 async def admin(made: Website, client: Client) -> None:
@@ -174,5 +180,94 @@ def test_a_provider_that_cannot_be_is_not_added(tmp_path: Path) -> None:
             assert answer.status_code == 422, field
             assert f'id="{field}-wrong"' in answer.text, field
         assert await made.services.providers.list() == ()
+
+    at(tmp_path, use)
+
+
+def test_an_account_is_disabled_and_enabled_with_a_reason_that_is_kept(tmp_path: Path) -> None:
+    async def use(made: Website, client: Client) -> None:
+        await admin(made, client)
+        services = made.services
+        bob = await services.users.find("bob@example.org")
+        key, secret = await services.keyring.issue(bob.id, "his")
+        page = f"/admin/users/{bob.id}"
+        async with made.client() as his:
+            await his.sign_in("bob@example.org")
+            empty = await client.submit(page, f"{page}/disable#access", {"reason": " "})
+            assert empty.status_code == 422
+            assert 'id="reason-wrong"' in empty.text
+            long = await client.submit(page, f"{page}/disable#access", {"reason": "x" * 501})
+            assert long.status_code == 422
+            assert "expected 1 to 500" in long.text
+            assert (await his.get("/account")).status_code == 200
+            done = await client.submit(page, f"{page}/disable#access", {"reason": "sends <spam>"})
+            assert done.headers["location"] == f"{page}?done=disable"
+            shown = (await client.get(f"{page}?done=disable")).text
+            for said in ("Its sessions are ended", "Disabled</strong> since", "sends &lt;spam&gt;", "ada@example.org"):
+                assert said in shown, said
+            assert re.search(
+                r"bob@example\.org</a></th>.*<td>disabled</td>", (await client.get("/admin/users?q=bob")).text
+            )
+            assert (await his.get("/account")).headers["location"] == "/sign-in?next=%2Faccount"
+            with pytest.raises(UserDisabledError):
+                await services.keyring.authenticate(secret.reveal())
+            # To who proves that the address is theirs, one clear page, and no reason.
+            await his.submit("/sign-in", "/sign-in", {"email": "bob@example.org"})
+            token = made.mailbox.link().partition("token=")[2]
+            refused = await his.submit(made.mailbox.link(), "/sign-in/link", {"token": token})
+            assert refused.status_code == 403
+            assert "<h1>Account disabled</h1>" in refused.text
+            assert "spam" not in refused.text
+            assert (await his.get("/account")).status_code == 303
+            await client.submit(page, f"{page}/enable#access", {"reason": "it was somebody else"})
+            assert (await services.keyring.authenticate(secret.reveal())).id == key.id
+            await his.sign_in("bob@example.org")
+            assert (await his.get("/account")).status_code == 200
+        acts = await services.disabling.acts(bob.id)
+        assert [(each.kind, each.by) for each in acts] == [
+            ("enable", "ada@example.org"),
+            ("disable", "ada@example.org"),
+        ]
+
+    at(tmp_path, use)
+
+
+def test_no_admin_disables_themself(tmp_path: Path) -> None:
+    async def use(made: Website, client: Client) -> None:
+        await admin(made, client)
+        ada = await made.services.users.find("ada@example.org")
+        bob = await made.services.users.find("bob@example.org")
+        page = (await client.get(f"/admin/users/{ada.id}")).text
+        assert "This is your own account" in page
+        assert f"/admin/users/{ada.id}/disable" not in page
+        token = re.search(r'name="csrf" value="([^"]+)"', page)
+        assert token
+        for kind in ("disable", "enable"):
+            answer = await client.send_form(f"/admin/users/{ada.id}/{kind}", {"csrf": token[1], "reason": "x"})
+            assert answer.status_code == 422
+        assert (await made.services.users.get(ada.id)).disabled_at is None
+        # An admin whom another one disables while they are signed in does nothing any more.
+        await made.services.users.set_admin(bob.id, True)
+        async with made.client() as his:
+            await his.sign_in("bob@example.org")
+            await his.submit(f"/admin/users/{ada.id}", f"/admin/users/{ada.id}/disable#access", {"reason": "mine"})
+            assert (await client.get("/admin")).status_code == 404
+            sent = await client.send_form(f"/admin/users/{bob.id}/disable", {"csrf": token[1], "reason": "x"})
+            assert sent.status_code == 404
+        assert (await made.services.users.get(bob.id)).disabled_at is None
+
+    at(tmp_path, use)
+
+
+def test_whom_another_process_disables_sees_no_page_any_more(tmp_path: Path) -> None:
+    async def use(made: Website, client: Client) -> None:
+        await admin(made, client)
+        ada, bob = [await made.services.users.find(f"{name}@example.org") for name in ("ada", "bob")]
+        async with made.client() as his:
+            await his.sign_in("bob@example.org")
+            assert (await his.get("/account")).status_code == 200  # and is remembered
+            elsewhere = Disabling(made.database, Keyring(made.database, SECRET), Sessions(made.database, SECRET))
+            await elsewhere.disable(bob.id, by=ada.id, reason="x")
+            assert (await his.get("/account")).status_code == 303
 
     at(tmp_path, use)

@@ -125,17 +125,15 @@ def test_a_model_s_page_has_all_of_its_entry_and_how_its_providers_do(tmp_path: 
         page = unescape((await client.get(f"/models/{LIVE}")).text)
         said = [*entry.strengths, *entry.best_for, entry.architecture, *(each.question for each in entry.faq)]
         said += ["134,515,008", "576", "512 tokens", "mean", "2026-11-23", "Apache-2.0", "0.01 EUR", "0.005 EUR"]
-        said += [
-            "4,711",
-            "18 ms",
-            "31 ms",
-            "87 ms",
-            "4,312",
-            "99.96 %",
-            "50.00 %",
-            "Measured by us",
-            entry.query_instruction or "",
-        ]
+        traffic = await made.services.history.of(LIVE, hours=24, step=1)
+        now = traffic.now["local"]
+        slow = [now.latency.at_most(share) or 0 for share in (0.5, 0.9, 0.99)]
+        rates = [now.throughput.at_least(share) or 0 for share in (0.5, 0.9, 0.99)]
+        assert slow == sorted(slow)
+        assert rates == sorted(rates, reverse=True)
+        said += [f"{1000 * value:.0f} ms" for value in slow] + [f">{value:,.0f}<" for value in rates]
+        said += ["4,711", "100.00 %", f"{100 * traffic.uptime['second']:.2f} %", "Measured by us"]
+        said += [entry.query_instruction or "", "requests in 24 hours"]
         assert [each for each in said if each not in page] == []
         assert "Enter another" not in page  # what is wrong with a provider is the operator's business
         assert "Published by others" not in page

@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from tests.integration.test_web_pages import ADMIN, OWN, PUBLIC, at
-from tests.integration.test_web_support import LIVE, SOON, Client, Website, fill
+from tests.integration.test_web_support import HUB, LIVE, SOON, Client, Website, fill
 from unmask.gateway.catalogue import Catalogue
 from unmask.gateway.web import site
 from unmask.gateway.web.app import PAGES
-from unmask.gateway.web.headers import POLICY
+from unmask.gateway.web.headers import POLICY, policy
 
 HTTPS = "https://example.org"
 
@@ -24,7 +24,7 @@ def test_every_answer_has_the_headers(tmp_path: Path) -> None:
         assert css
         for path in (*PUBLIC, *OWN, "/nope", css[1], "/account"):
             headers = (await client.get(path)).headers
-            assert headers["content-security-policy"] == POLICY, path
+            assert headers["content-security-policy"] == (policy(HUB) if path == f"/models/{SOON}" else POLICY), path
             assert headers["x-content-type-options"] == "nosniff"
             assert headers["referrer-policy"] == "same-origin"
             assert "camera=()" in headers["permissions-policy"]

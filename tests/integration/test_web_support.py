@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
+import math
 import re
-import socket
 import tempfile
-import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -18,18 +16,22 @@ from typing import Any
 import httpx
 import numpy as np
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from tests.in_thread import served
 from unmask.engine.fake import FakeEngine
 from unmask.gateway.accounts.clock import MINUTE
 from unmask.gateway.accounts.csrf import Visitors
+from unmask.gateway.accounts.disabling import Disabling
 from unmask.gateway.accounts.joining import Joining
 from unmask.gateway.accounts.keyring import Keyring
 from unmask.gateway.accounts.ledger import Ledger
 from unmask.gateway.accounts.links import Links
 from unmask.gateway.accounts.mail import Mail
 from unmask.gateway.accounts.money import Hold, Order
-from unmask.gateway.accounts.pulls import Calls
+from unmask.gateway.accounts.pulls import Calls, Pulls
 from unmask.gateway.accounts.sessions import Sessions
 from unmask.gateway.accounts.throttle import Throttle
 from unmask.gateway.accounts.usage import Usage
@@ -38,9 +40,12 @@ from unmask.gateway.accounts.wishes import Wishes
 from unmask.gateway.catalogue import Catalogue
 from unmask.gateway.db.database import Database
 from unmask.gateway.db.migrating import prepare
-from unmask.gateway.routing.meters import Hour, Speed
+from unmask.gateway.routing.histograms import bucket_of
+from unmask.gateway.routing.history import History
+from unmask.gateway.routing.meters import Speed
 from unmask.gateway.routing.reports import ModelReport, ProviderReport
 from unmask.gateway.routing.store import ProviderStore
+from unmask.gateway.routing.tallies import Cell
 from unmask.gateway.web import Check, RequestRow, Services, SiteSettings, TryIt, site
 from unmask.text import Text
 
@@ -49,6 +54,8 @@ BASE = "http://127.0.0.1:8000"
 LIVE = "smollm2-135m-sup"
 SOON = "llm2vec-meta-llama-3-8b-instruct-unsup-simcse"
 FREE = 2_000_000
+#: Where weights are.
+HUB = "https://hub.example"
 
 
 @dataclass
@@ -148,15 +155,14 @@ def _try_it(engine: FakeEngine) -> Any:
 def report(slug: str = LIVE) -> ModelReport:
     """Return how the two providers of a model do: one fast, one down."""
     speed = Speed(answers=812, p50=0.0184, p90=0.0313, p99=0.0872, tokens_per_second=4312.0)
-    hours = (Hour(start=0, up=1.0),)
-    both: dict[str, Any] = {"hours": hours, "checked_at": 0.0, "weight": 1}
+    both: dict[str, Any] = {"checked_at": 0.0, "weight": 1}
     local = ProviderReport(
         name="local", kind="local", status="up", answers=True, problem=None, cosine=None, speed=speed, successes=812,
-        failures=1, openings=0, uptime=0.9996, price=0, **both,
+        failures=1, openings=0, price=0, **both,
     )  # fmt: skip
     remote = ProviderReport(
         name="second", kind="openai", status="down", answers=False, problem="It refuses the key. Enter another.",
-        cosine=0.99998, speed=None, successes=0, failures=9, openings=1, uptime=0.5, price=12_000, **both,
+        cosine=0.99998, speed=None, successes=0, failures=9, openings=1, price=12_000, **both,
     )  # fmt: skip
     return ModelReport(
         model=slug, choice="latency", agreement="agreed", pinned_to="local", speed=speed, retries_left=9.0,
@@ -180,7 +186,9 @@ def catalogue() -> Catalogue:
 
 
 @asynccontextmanager
-async def website(folder: Path, base_url: str = BASE, *, development: bool = True) -> AsyncIterator[Website]:
+async def website(
+    folder: Path, base_url: str = BASE, *, development: bool = True, hub: str = HUB
+) -> AsyncIterator[Website]:
     """Open a site on a new database."""
     settings = SiteSettings(
         name="Unmask", base_url=base_url, currency="EUR", free_credit=FREE, contact="help@example.org",
@@ -192,6 +200,7 @@ async def website(folder: Path, base_url: str = BASE, *, development: bool = Tru
         file.write_bytes(empty())
     async with Database(f"sqlite:///{file}") as database:
         users, ledger, keyring = Users(database), Ledger(database), Keyring(database, SECRET)
+        sessions = Sessions(database, SECRET)
         rows: list[RequestRow] = []
 
         async def health() -> Sequence[Check]:
@@ -211,17 +220,40 @@ async def website(folder: Path, base_url: str = BASE, *, development: bool = Tru
             usage=Usage(database),
             wishes=Wishes(database),
             calls=Calls(database),
-            sessions=Sessions(database, SECRET),
+            pulls=Pulls(database, SECRET),
+            history=History(database),
+            hub=hub,
+            sessions=sessions,
             visitors=Visitors(SECRET),
             links=Links(database, SECRET, mailbox, Throttle(database, SECRET)),
             openid=None,
-            joining=Joining(database, users, ledger, free_credit=FREE),
+            joining=Joining(database, users, ledger, free_credit=FREE, secret=SECRET),
+            disabling=Disabling(database, keyring, sessions),
             providers=ProviderStore(database, SECRET, private=True),
             try_it=_try_it(engine),
             requests=lambda: rows,
             health=health,
         )
         yield Website(app=site(services), database=database, services=services, mailbox=mailbox, requests=rows)
+
+
+def past(hour: int) -> dict[Cell, int]:
+    """Return what a week's traffic of the two providers of a model comes to, until an hour since 1970."""
+    found: dict[Cell, int] = {}
+    for back in range(7 * 24):
+        at, load = hour - back, 1 + math.sin(back / 24 * math.tau) / 2
+        if 30 <= back < 36:  # nobody asked
+            continue
+        for step in range(-8, 12):  # of buckets, from the middle
+            count = round(400 * load * math.exp(-(step**2) / 18) + 3)
+            found[Cell(LIVE, "local", "latency", at, bucket_of(0.018 * (0.5 + load)) + step)] = count
+            found[Cell(LIVE, "local", "throughput", at, bucket_of(4300 / (0.5 + load)) - step)] = count
+        found[Cell(LIVE, "local", "answered", at, 0)] = round(800 * load)
+        found[Cell(LIVE, "local", "up", at, 0)] = 240
+        up = 0 if back < 3 else 150 if back % 17 == 0 else 240
+        found |= {Cell(LIVE, "second", "up", at, 0): up, Cell(LIVE, "second", "down", at, 0): 240 - up}
+        found[Cell(LIVE, "second", "failed", at, 0)] = 3
+    return found
 
 
 async def fill(made: Website) -> None:
@@ -239,6 +271,8 @@ async def fill(made: Website) -> None:
         user, _ = await services.joining.enter(f"{name}@example.org")
         await services.wishes.wish(user.id, SOON)
     await services.calls.add(LIVE, datetime.now(UTC).date() - timedelta(days=1), 4711)
+    await services.pulls.add(SOON, user_id=ada.id, client="")
+    await services.history.add(past(int(datetime.now(UTC).timestamp()) // 3600))
     now = int(datetime.now(UTC).timestamp() * 1_000_000)
     for number in range(12):
         made.requests.append(
@@ -257,35 +291,25 @@ async def fill(made: Website) -> None:
 
 
 @contextmanager
-def serving(folder: Path, *, filled: bool = True) -> Iterator[Website]:
-    """Serve a site on a free port of this machine, in a thread; ``services.site.base_url`` says where."""
-    ready: threading.Event = threading.Event()
-    found: list[Website] = []
-    stop: list[uvicorn.Server] = []
+def serving(folder: Path, *, filled: bool = True, hub: str = HUB) -> Iterator[Website]:
+    """Serve a site on a free port of this machine; ``services.site.base_url`` says where."""
+    opened: list[Website] = []
 
-    async def main() -> None:
-        listening = uvicorn.Config("", port=0, log_level="error", lifespan="off")
-        listener = listening.bind_socket()
-        # Else asyncio leaves each answer to wait 40 ms for the client's acknowledgement.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        port = listener.getsockname()[1]
-        async with website(folder, f"http://127.0.0.1:{port}") as made:
+    @asynccontextmanager
+    async def life(app: Starlette) -> AsyncIterator[None]:
+        async with website(folder, app.state.url, hub=hub) as made:
             if filled:
                 await fill(made)
-            server = uvicorn.Server(uvicorn.Config(made.app, log_level="error", lifespan="off"))
-            stop.append(server)
-            found.append(made)
-            task = asyncio.create_task(server.serve(sockets=[listener]))
-            while not server.started and not task.done():
-                await asyncio.sleep(0.01)
-            ready.set()
-            await task
+            opened.append(made)
+            yield
 
-    thread = threading.Thread(target=lambda: asyncio.run(main()), daemon=True)
-    thread.start()
-    assert ready.wait(30)
-    try:
-        yield found[0]
-    finally:
-        stop[0].should_exit = True
-        thread.join(10)
+    async def pages(scope: Scope, receive: Receive, send: Send) -> None:
+        await opened[0].app(scope, receive, send)
+
+    def configure(port: int) -> uvicorn.Config:
+        app = Starlette(routes=[Mount("/", pages)], lifespan=life)
+        app.state.url = f"http://127.0.0.1:{port}"
+        return uvicorn.Config(app, log_level="error", lifespan="on")
+
+    with served(configure):
+        yield opened[0]

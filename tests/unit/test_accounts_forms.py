@@ -17,7 +17,7 @@ from unmask.errors import InputError, UnmaskError
 from unmask.gateway.accounts import errors
 from unmask.gateway.accounts.errors import MalformedKeyError
 from unmask.gateway.accounts.keyform import ApiKey, check_secret
-from unmask.gateway.accounts.keyring import KeyLimits
+from unmask.gateway.accounts.keys import KeyLimits
 from unmask.gateway.accounts.money import Order, Retry, fingerprint, new_hold_id, price
 from unmask.gateway.db import errors as db_errors
 

@@ -20,10 +20,11 @@ from unmask.gateway.routing.budget import RetryBudget
 from unmask.gateway.routing.choosing import Candidate, order
 from unmask.gateway.routing.counting import most_tokens, split
 from unmask.gateway.routing.errors import AddressError, ProviderError, ProviderKeyError, ProviderRefusedError
-from unmask.gateway.routing.meters import HOURS, Meter, Uptime, percentile
+from unmask.gateway.routing.meters import Meter, percentile
 from unmask.gateway.routing.refusals import Said, exception_of, retry_after
 from unmask.gateway.routing.routes import Choice, LocalProvider, ProviderKey, RemoteProvider, Route, RoutingSettings
 from unmask.gateway.routing.sealing import Sealer
+from unmask.gateway.routing.tallies import Tally
 from unmask.text import Text
 
 KEY = "sk-a-provider-key-0123456789-wxyz"
@@ -185,7 +186,7 @@ def test_percentiles_are_values_that_were_measured() -> None:
 
 def test_speed_is_of_the_last_quarter_of_an_hour() -> None:
     clock = Clock()
-    meter = Meter(clock)
+    meter = Meter(clock, Tally())
     assert meter.speed() is None
     meter.answered(100.0, 1)
     clock.now += 901
@@ -200,20 +201,6 @@ def test_speed_is_of_the_last_quarter_of_an_hour() -> None:
     assert meter.median() == 0.2  # for a second
     clock.now += 1
     assert meter.median() == 0.1
-
-
-def test_uptime_is_by_hour_and_ends_after_30_days() -> None:
-    clock = Clock(3600 * 100_000)
-    uptime = Uptime(clock)
-    assert uptime.share() is None
-    for up in (True, True, True, False):
-        uptime.checked(up=up)
-    clock.now += 3600
-    uptime.checked(up=True)
-    assert [(hour.start % 36_000, hour.up) for hour in uptime.hours()] == [(0, 0.75), (3600, 1.0)]
-    assert uptime.share() == pytest.approx(0.875)
-    clock.now += 3600 * (HOURS - 1)
-    assert [hour.up for hour in uptime.hours()] == [1.0]
 
 
 # --- tokens --------------------------------------------------------------------------------------

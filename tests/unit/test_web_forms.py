@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from unmask.errors import InputError, ModelColdError, UnknownModelError
 from unmask.gateway.accounts import errors as account_errors
 from unmask.gateway.accounts.errors import AddressRefusedError, CsrfError, LinkGoneError, ThrottledError
-from unmask.gateway.accounts.keyring import Key, KeyLimits
+from unmask.gateway.accounts.keys import Key, KeyLimits
 from unmask.gateway.catalogue import Catalogue
 from unmask.gateway.db.errors import DatabaseUnavailableError
 from unmask.gateway.web import formats
@@ -118,7 +118,7 @@ def key(number: int, *, revoked: int | None = None, expires: int | None = None) 
     """Return what is known of a key."""
     return Key(
         id=number, user_id=1, name="n", shown=f"gr-{number:04d}…", created_at=0, expires_at=expires, revoked_at=revoked,
-        models=None, limits=KeyLimits(), last_used_at=None, digest=b"",
+        models=None, limits=KeyLimits(), last_used_at=None, disabled_at=None, digest=b"",
     )  # fmt: skip
 
 

@@ -19,7 +19,11 @@
         │   └── InProgressError         its first request is not yet answered
         ├── UnknownUserError            there is no such user
         ├── UserExistsError             the address is a user's already
+        ├── UserDisabledError           an operator has shut the account
+        ├── NoAdminError                who asks is no admin
         ├── UnknownKeyIdError           the user has no such key
+        ├── TooManyKeysError            the user has as many keys as one may have
+        ├── UnknownSessionError         the user has no such session
         ├── ReferenceUsedError          the reference stands for another payment
         ├── ThrottledError              it was tried too often
         ├── CsrfError                   a form that did not come from a page of ours
@@ -137,8 +141,27 @@ class UserExistsError(AccountError):
     """The address is a user's already."""
 
 
+class UserDisabledError(AccountError):
+    """An operator has shut the account: nobody signs in to it, and its keys open nothing."""
+
+    def __init__(self) -> None:
+        super().__init__("The account is disabled. Ask whoever runs this server.")
+
+
+class NoAdminError(AccountError):
+    """Who asks for what only admins do is none, or none any more."""
+
+
 class UnknownKeyIdError(AccountError):
     """The user has no such key."""
+
+
+class TooManyKeysError(AccountError):
+    """The user has as many keys as one may have."""
+
+
+class UnknownSessionError(AccountError):
+    """The user has no such session."""
 
 
 class ReferenceUsedError(AccountError):

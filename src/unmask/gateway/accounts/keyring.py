@@ -11,92 +11,33 @@ import hmac
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from unmask.errors import InputError
 from unmask.gateway.accounts import keyrows
 from unmask.gateway.accounts.clock import SECOND, Clock, microseconds
 from unmask.gateway.accounts.errors import (
+    AccountError,
     KeyExpiredError,
-    KeyModelError,
     KeyRevokedError,
+    TooManyKeysError,
     UnknownKeyError,
     UnknownKeyIdError,
     UnknownUserError,
+    UserDisabledError,
 )
 from unmask.gateway.accounts.keyform import ApiKey, check_secret
+from unmask.gateway.accounts.keys import Key, KeyLimits
 from unmask.gateway.accounts.remembered import Remembered
 from unmask.gateway.db.database import Database
 from unmask.gateway.db.statements import Row, Transaction
-from unmask.gateway.db.tables import MOST_AMOUNT
 
 _LONGEST_NAME: Final = 100
 _MOST_MODELS: Final = 1000
-
-
-@dataclass(frozen=True, kw_only=True)
-class KeyLimits:
-    """What a key may do; None: as much as its user.
-
-    Attributes:
-        requests_per_minute: it may make.
-        tokens_per_minute: it may use.
-        spend_per_day: micro-units it may spend, days ending at midnight UTC.
-
-    Raises:
-        InputError: a limit is out of range.
-    """
-
-    requests_per_minute: int | None = None
-    tokens_per_minute: int | None = None
-    spend_per_day: int | None = None
-
-    def __post_init__(self) -> None:
-        for name, least in (("requests_per_minute", 1), ("tokens_per_minute", 1), ("spend_per_day", 0)):
-            value = getattr(self, name)
-            if value is not None and not least <= value <= MOST_AMOUNT:
-                raise InputError(f"The key's {name} is {value}; expected {least} to {MOST_AMOUNT:,}, or none.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Key:
-    """What is known of a key; not the key.
-
-    Attributes:
-        id: of it.
-        user_id: whose.
-        name: that its owner gave it.
-        shown: its beginning.
-        created_at: microseconds since 1970, like all times here.
-        expires_at: None if never.
-        revoked_at: None if it was not.
-        models: that it is for, None for all.
-        limits: of its own.
-        last_used_at: when it last reserved something, None if never.
-        digest: what is stored of it.
-    """
-
-    id: int
-    user_id: int
-    name: str
-    shown: str
-    created_at: int
-    expires_at: int | None
-    revoked_at: int | None
-    models: frozenset[str] | None
-    limits: KeyLimits
-    last_used_at: int | None
-    digest: bytes = field(repr=False)
-
-    def require_model(self, model: str) -> None:
-        """Refuse a model that the key is not for.
-
-        Raises:
-            KeyModelError: it is not.
-        """
-        if self.models is not None and model not in self.models:
-            raise KeyModelError(f"The API key {self.shown} is not for the model {model[:100]!r}. Use another key.")
+#: The id of no key.
+_NONE: Final = 0
+#: Keys of a user that work at the same time.
+MOST_KEYS: Final = 50
 
 
 class Keyring:
@@ -105,6 +46,7 @@ class Keyring:
     Args:
         database: where they are.
         secret: the server's, in no database; 32 random bytes or more. With another one no key is known.
+        most_keys: of a user that work at the same time.
         clock: the time.
         monotonic: seconds, for what is remembered.
 
@@ -117,10 +59,12 @@ class Keyring:
         database: Database,
         secret: bytes,
         *,
+        most_keys: int = MOST_KEYS,
         clock: Clock = microseconds,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = database
+        self._most_keys = most_keys
         self._secret = check_secret(secret)
         self._clock = clock
         self._remembered = Remembered(self._fetch, monotonic)
@@ -149,6 +93,8 @@ class Keyring:
         Raises:
             InputError: the name, the time or the models cannot be.
             UnknownUserError: there is no such user.
+            UserDisabledError: an operator keeps the user out.
+            TooManyKeysError: the user has as many keys that work as one may have.
             DatabaseUnavailableError: the database cannot be written now; there is no new key.
         """
         now = self._clock()
@@ -169,11 +115,11 @@ class Keyring:
         }
 
         def operation(transaction: Transaction) -> Key:
-            if not transaction.run(keyrows.ADD, **values):
-                raise UnknownUserError("There is no such user.")
+            if not transaction.run(keyrows.ADD, ending=_NONE, most=self._most_keys, **values):
+                raise self._not_issued(transaction, user_id)
             return _key(transaction.rows(keyrows.BY_DIGEST, print=values["print"])[0])
 
-        return await self._database.write(operation, durable=True), secret
+        return await self._database.write(operation, user=user_id, durable=True), secret
 
     async def rotate(self, user_id: int, key_id: int, *, overlap_seconds: float) -> tuple[Key, ApiKey]:
         """Make a key in the place of another, which goes on for a while; what it used today counts for the new one.
@@ -190,6 +136,8 @@ class Keyring:
             InputError: the overlap is negative.
             UnknownKeyIdError: the user has no such key.
             KeyRevokedError, KeyExpiredError: it works no more; make a new one.
+            UserDisabledError: an operator keeps the user out.
+            TooManyKeysError: with both, the user has more keys than one may have.
             DatabaseUnavailableError: the database cannot be written now; all is as it was.
         """
         if overlap_seconds < 0:
@@ -200,7 +148,10 @@ class Keyring:
         def operation(transaction: Transaction) -> tuple[Key, Key]:
             old = _owned(transaction, user_id, key_id)
             _require_valid(old, now)
-            transaction.run(keyrows.COPY, key=key_id, print=digest, shown=secret.shown, now=now)
+            ending = _NONE if overlap_seconds else key_id
+            values: dict[str, Any] = {"user": user_id, "key": key_id, "ending": ending, "most": self._most_keys}
+            if not transaction.run(keyrows.COPY, print=digest, shown=secret.shown, now=now, **values):
+                raise self._too_many()
             new = _key(transaction.rows(keyrows.BY_DIGEST, print=digest)[0])
             transaction.run(keyrows.COPY_USAGE, old=key_id, new=new.id)
             transaction.run(keyrows.END, key=key_id, at=now + int(overlap_seconds * SECOND))
@@ -241,6 +192,7 @@ class Keyring:
 
         Raises:
             KeyRefusedError: it opens nothing; which of its kinds says why.
+            UserDisabledError: an operator keeps its user out.
             DatabaseUnavailableError: it would have to be looked up, and cannot now.
         """
         digest = ApiKey.parse(text).digest(self._secret)
@@ -250,6 +202,21 @@ class Keyring:
             raise UnknownKeyError("The API key is not known here. Check that it is one of this server's.")
         _require_valid(key, self._clock())
         return key
+
+    def forget(self, user_id: int) -> None:
+        """Look a user's keys up anew: something of the user has changed."""
+        self._remembered.forget(*self._remembered.digests(lambda key: key.user_id == user_id))
+
+    def _not_issued(self, transaction: Transaction, user_id: int) -> AccountError:
+        rows = transaction.rows(keyrows.STATE_OF_USER, user=user_id)
+        if not rows:
+            return UnknownUserError("There is no such user.")
+        return self._too_many() if rows[0][0] is None else UserDisabledError()
+
+    def _too_many(self) -> TooManyKeysError:
+        return TooManyKeysError(
+            f"You have {self._most_keys} keys that work, as many as one may have. Revoke one that you do not need."
+        )
 
     async def _fetch(self, digest: bytes) -> Key | None:
         rows = await self._database.read(lambda transaction: transaction.rows(keyrows.BY_DIGEST, print=digest))
@@ -266,6 +233,8 @@ def _check(name: str, expires_at: int | None, models: frozenset[str] | None, now
 
 
 def _require_valid(key: Key, now: int) -> None:
+    if key.disabled_at is not None:
+        raise UserDisabledError
     if key.revoked_at is not None:
         raise KeyRevokedError(f"The API key {key.shown} was revoked. Use another.")
     if key.expires_at is not None and key.expires_at <= now:

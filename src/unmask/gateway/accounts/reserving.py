@@ -25,10 +25,11 @@ from unmask.gateway.accounts.errors import (
     SpendingError,
     TooLargeError,
     UnknownKeyIdError,
+    UserDisabledError,
 )
 from unmask.gateway.accounts.money import Hold, Order, Replay, Retry
 from unmask.gateway.db.statements import Row, Statement, Transaction
-from unmask.gateway.db.tables import Integer64, balances, holds, key_usage, keys
+from unmask.gateway.db.tables import Integer64, balances, holds, key_usage, keys, users
 
 _now: Final = number("now")
 _minute: Final = literal(MINUTE, Integer64)
@@ -48,8 +49,10 @@ _tokens_until: Final = _level(key_usage.c.tokens_until) + func.coalesce(
     number("tokens") * _minute // keys.c.tokens_per_minute, 0
 )
 _spent: Final = case((key_usage.c.day == number("day"), key_usage.c.spent), else_=0)
-_everything: Final = keys.join(key_usage, key_usage.c.key_id == keys.c.id).join(
-    balances, balances.c.user_id == keys.c.user_id
+_everything: Final = (
+    keys.join(key_usage, key_usage.c.key_id == keys.c.id)
+    .join(balances, balances.c.user_id == keys.c.user_id)
+    .join(users, users.c.id == keys.c.user_id)
 )
 _whose: Final = and_(keys.c.id == number("key"), keys.c.user_id == number("user"))
 
@@ -75,6 +78,7 @@ _RESERVE: Final = Statement(
         .select_from(_everything)
         .where(
             _whose,
+            users.c.disabled_at.is_(None),
             keys.c.revoked_at.is_(None),
             or_(keys.c.expires_at.is_(None), keys.c.expires_at > _now),
             or_(keys.c.requests_per_minute.is_(None), _requests_until <= _now + _minute),
@@ -87,6 +91,7 @@ _RESERVE: Final = Statement(
 )
 _WHY: Final = Statement(
     select(
+        users.c.disabled_at,
         keys.c.prefix,
         keys.c.revoked_at,
         keys.c.expires_at,
@@ -146,7 +151,9 @@ def _why_not(transaction: Transaction, order: Order, values: dict[str, Any]) -> 
     rows = transaction.rows(_WHY, **values)
     if not rows:
         return UnknownKeyIdError("The user has no such key.")
-    (prefix, revoked_at, expires_at), limits, (available,) = rows[0][:3], rows[0][3:9], rows[0][9:]
+    (disabled_at, prefix, revoked_at, expires_at), limits, (available,) = rows[0][:4], rows[0][4:10], rows[0][10:]
+    if disabled_at is not None:
+        return UserDisabledError()
     if revoked_at is not None:
         return KeyRevokedError(f"The API key {prefix} was revoked. Use another.")
     if expires_at is not None and expires_at <= values["now"]:

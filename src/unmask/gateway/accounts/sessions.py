@@ -16,10 +16,10 @@ from typing import Any, Final
 
 from sqlalchemy import LargeBinary, bindparam, delete, insert, select, update
 
-from unmask.gateway.accounts.binds import number
+from unmask.gateway.accounts.binds import number, words
 from unmask.gateway.accounts.clock import MINUTE, SECOND, Clock, microseconds
 from unmask.gateway.accounts.csrf import FormTokens
-from unmask.gateway.accounts.errors import UnknownUserError
+from unmask.gateway.accounts.errors import UnknownSessionError, UnknownUserError, UserDisabledError
 from unmask.gateway.accounts.remembered import Remembered
 from unmask.gateway.accounts.tokens import TOKEN_LENGTH, Keyed, new_token
 from unmask.gateway.db.database import Database
@@ -43,6 +43,7 @@ class Session:
         created_at: when they signed in; microseconds since 1970, like all times here.
         last_seen_at: when they last came, to ten minutes.
         expires_at: when it ends if they do not come again.
+        agent: with what, such as ``Firefox on Windows``; empty if that is not known.
         digest: what is stored of the cookie.
     """
 
@@ -51,22 +52,32 @@ class Session:
     created_at: int
     last_seen_at: int
     expires_at: int
+    agent: str
     digest: bytes = field(repr=False)
 
 
-_NAMES: Final = ("id", "user_id", "created_at", "last_seen_at", "expires_at", "digest")
+_NAMES: Final = ("id", "user_id", "created_at", "last_seen_at", "expires_at", "agent", "digest")
 _COLUMNS: Final = tuple(sessions.c[name] for name in _NAMES)
 _print: Final = bindparam("print", type_=LargeBinary)
 _now: Final = number("now")
 
 _BEGIN: Final = Statement(
     insert(sessions).from_select(
-        ["user_id", "digest", "created_at", "last_seen_at", "expires_at"],
-        select(users.c.id, _print, _now, _now, number("until")).where(users.c.id == number("user")),
+        ["user_id", "digest", "created_at", "last_seen_at", "expires_at", "agent"],
+        select(users.c.id, _print, _now, _now, number("until"), words("agent")).where(
+            users.c.id == number("user"), users.c.disabled_at.is_(None)
+        ),
         include_defaults=False,
     )
 )
+_STATE_OF_USER: Final = Statement(select(users.c.id).where(users.c.id == number("user")))
 _FIND: Final = Statement(select(*_COLUMNS).where(sessions.c.digest == _print))
+_OF_USER: Final = Statement(
+    select(*_COLUMNS)
+    .where(sessions.c.user_id == number("user"), sessions.c.expires_at > _now)
+    .order_by(sessions.c.last_seen_at.desc(), sessions.c.id.desc())
+    .limit(number("count"))
+)
 _NOTE: Final = Statement(
     update(sessions)
     .where(sessions.c.id == number("session"), sessions.c.expires_at > _now)
@@ -74,6 +85,11 @@ _NOTE: Final = Statement(
     .returning(*_COLUMNS)
 )
 _END: Final = Statement(delete(sessions).where(sessions.c.digest == _print))
+_END_ONE: Final = Statement(
+    delete(sessions)
+    .where(sessions.c.user_id == number("user"), sessions.c.id == number("session"))
+    .returning(sessions.c.digest)
+)
 _END_ALL: Final = Statement(
     delete(sessions).where(sessions.c.user_id == number("user"), sessions.c.id != number("but"))
 )
@@ -114,15 +130,17 @@ class Sessions:
         self._clock = clock
         self._remembered = Remembered(self._fetch, monotonic)
 
-    async def begin(self, user_id: int, *, instead_of: str | None = None) -> str:
+    async def begin(self, user_id: int, *, instead_of: str | None = None, agent: str = "") -> str:
         """Sign a user in and return the value of the new session's cookie.
 
         Args:
             user_id: who has proved to be this user.
             instead_of: the value of the session cookie that the browser sent; that session ends.
+            agent: with what they came, for their own list of sessions.
 
         Raises:
             UnknownUserError: there is no such user.
+            UserDisabledError: an operator keeps the user out.
             DatabaseUnavailableError: the database cannot be written now; nobody is signed in.
         """
         cookie, now = new_token(), self._clock()
@@ -130,12 +148,14 @@ class Sessions:
         former = None if instead_of is None else self._keyed.digest(instead_of)
 
         def operation(transaction: Transaction) -> None:
-            if not transaction.run(_BEGIN, until=now + IDLE_SECONDS * SECOND, **values):
-                raise UnknownUserError("There is no such user.")
+            if not transaction.run(_BEGIN, until=now + IDLE_SECONDS * SECOND, agent=agent, **values):
+                there = transaction.rows(_STATE_OF_USER, user=user_id)
+                raise UserDisabledError if there else UnknownUserError("There is no such user.")
             if former is not None:
                 transaction.run(_END, print=former)
 
-        await self._database.write(operation)
+        # Beside nobody who disables the user: a session that begins then would outlive it.
+        await self._database.write(operation, user=user_id)
         if former is not None:
             self._remembered.forget(former)
         return cookie
@@ -164,6 +184,33 @@ class Sessions:
         await self._database.write(lambda transaction: transaction.run(_END, print=session.digest), durable=True)
         self._remembered.forget(session.digest)
 
+    async def of(self, user_id: int, *, count: int = 100) -> list[Session]:
+        """Return a user's sessions that have not ended, those first that were used last.
+
+        Args:
+            user_id: whose.
+            count: at most so many.
+
+        Raises:
+            DatabaseUnavailableError: the database cannot be read now.
+        """
+        values = {"user": user_id, "now": self._clock(), "count": count}
+        return [_session(row) for row in await self._database.read(lambda each: each.rows(_OF_USER, **values))]
+
+    async def end_one(self, user_id: int, session_id: int) -> None:
+        """End a session of a user's, wherever it is.
+
+        Raises:
+            UnknownSessionError: the user has no such session.
+            DatabaseUnavailableError: the database cannot be written now; end it again.
+        """
+        ended = await self._database.write(
+            lambda transaction: transaction.rows(_END_ONE, user=user_id, session=session_id), durable=True
+        )
+        if not ended:
+            raise UnknownSessionError("There is no such session. It may have ended.")
+        self._remembered.forget(bytes(ended[0][0]))
+
     async def end_all(self, user_id: int, but: Session | None = None) -> int:
         """End all sessions of a user, or all but one; return how many there were.
 
@@ -174,8 +221,12 @@ class Sessions:
         ended = await self._database.write(
             lambda transaction: transaction.run(_END_ALL, user=user_id, but=kept), durable=True
         )
-        self._remembered.forget(*self._remembered.digests(lambda each: each.user_id == user_id))
+        self.forget(user_id)
         return ended
+
+    def forget(self, user_id: int) -> None:
+        """Look a user's sessions up anew: some have ended."""
+        self._remembered.forget(*self._remembered.digests(lambda each: each.user_id == user_id))
 
     async def sweep(self) -> int:
         """Forget the sessions that have expired, a thousand at most; return how many there were.

@@ -11,7 +11,7 @@ from sqlalchemy import insert, select, update
 from unmask.errors import InputError
 from unmask.gateway.accounts.binds import number, words
 from unmask.gateway.accounts.clock import Clock, microseconds
-from unmask.gateway.accounts.errors import UnknownUserError, UserExistsError
+from unmask.gateway.accounts.errors import UnknownUserError, UserDisabledError, UserExistsError
 from unmask.gateway.db.database import Database
 from unmask.gateway.db.statements import Row, Statement, Transaction
 from unmask.gateway.db.tables import users
@@ -32,6 +32,7 @@ class User:
         created_at: microseconds since 1970.
         verified_at: when the address was found to be the user's, likewise; None if it was not.
         admin: whether the user may do what operators may.
+        disabled_at: since when an operator keeps the user out, likewise; None if none does.
     """
 
     id: int
@@ -39,9 +40,21 @@ class User:
     created_at: int
     verified_at: int | None = None
     admin: bool = False
+    disabled_at: int | None = None
+
+    def require_enabled(self) -> None:
+        """Refuse a user whom an operator keeps out.
+
+        Raises:
+            UserDisabledError: one does.
+        """
+        if self.disabled_at is not None:
+            raise UserDisabledError
 
 
-_COLUMNS: Final = (users.c.id, users.c.email, users.c.created_at, users.c.verified_at, users.c.is_admin)
+_COLUMNS: Final = tuple(
+    users.c[name] for name in ("id", "email", "created_at", "verified_at", "is_admin", "disabled_at")
+)
 _BY_ID: Final = Statement(select(*_COLUMNS).where(users.c.id == number("user")))
 _BY_EMAIL: Final = Statement(select(*_COLUMNS).where(users.c.email == words("address")))
 _LATEST: Final = Statement(
@@ -167,8 +180,15 @@ def _one(rows: Sequence[Row]) -> User:
 
 
 def _user(row: Row) -> User:
-    number, email, created_at, verified_at, admin = row
-    return User(id=number, email=email, created_at=created_at, verified_at=verified_at, admin=bool(admin))
+    number, email, created_at, verified_at, admin, disabled_at = row
+    return User(
+        id=number,
+        email=email,
+        created_at=created_at,
+        verified_at=verified_at,
+        admin=bool(admin),
+        disabled_at=disabled_at,
+    )
 
 
 def _address(email: str) -> str:

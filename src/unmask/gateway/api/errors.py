@@ -49,6 +49,7 @@ from unmask.gateway.accounts.errors import (
     OutOfCreditError,
     RequestMismatchError,
     TooLargeError,
+    UserDisabledError,
 )
 from unmask.gateway.db.errors import DatabaseError
 
@@ -156,6 +157,7 @@ RULES: Final[dict[type[BaseException], Rule]] = {
     KeyRefusedError: Rule(status=401, type=_INVALID, code="invalid_api_key"),
     OutOfCreditError: Rule(status=402, type="insufficient_quota", code="insufficient_credit", retry=False),
     AccountError: Rule(status=403, type=_INVALID, code="account_refused"),
+    UserDisabledError: Rule(status=403, type=_INVALID, code="account_disabled"),
     KeyModelError: Rule(status=403, type=_INVALID, code="model_not_allowed", param="model"),
     NotFoundError: Rule(status=404, type=_INVALID, code="not_found"),
     UnknownModelError: Rule(status=404, type=_INVALID, code="model_not_found", param="model"),

@@ -192,6 +192,14 @@ class Price(BaseModel):
     currency: str
 
 
+class Downloads(BaseModel):
+    """How much a model was used in the last 30 days."""
+
+    calls: Annotated[int, Field(description="Requests that were answered here.")]
+    pulls: Annotated[int, Field(description="Visitors who went on to its weights from here, each once a day.")]
+    hub: Annotated[int | None, Field(description="Downloads as its hub counts them; null where it is not asked.")]
+
+
 class ModelObject(BaseModel):
     """A model that is served."""
 
@@ -216,6 +224,7 @@ class ModelObject(BaseModel):
     names: Annotated[list[str] | None, Field(description="Every name that requests may call it by.")] = None
     prices: Annotated[Price | None, Field(description="What it costs now, where requests are paid for.")] = None
     providers: Annotated[list[str] | None, Field(description="Who answers for it now.")] = None
+    downloads: Annotated[Downloads | None, Field(description="A month, where they are counted.")] = None
 
 
 class ModelDetail(ModelObject):

@@ -67,6 +67,7 @@ users: Final = Table(
     Column("created_at", Integer64, nullable=False),
     Column("verified_at", Integer64),
     Column("is_admin", Integer64, nullable=False, server_default="0"),
+    Column("disabled_at", Integer64),
     sqlite_strict=True,
 )
 
@@ -197,6 +198,7 @@ sessions: Final = Table(
     Column("created_at", Integer64, nullable=False),
     Column("last_seen_at", Integer64, nullable=False),
     Column("expires_at", Integer64, nullable=False, index=True),
+    Column("agent", Text, nullable=False, server_default=""),
     sqlite_strict=True,
 )
 
@@ -271,5 +273,63 @@ providers: Final = Table(
     UniqueConstraint("slug", "name"),
     CheckConstraint("kind IN ('openai', 'unmask')", name="kind"),
     CheckConstraint("weight >= 0 AND price >= 0 AND enabled IN (0, 1)", name="numbers"),
+    sqlite_strict=True,
+)
+
+# What was seen of each provider in each hour: plain counts (bucket 0) and histograms (``routing/histograms.py``). Every
+# process adds what it counted.
+traffic: Final = Table(
+    "traffic",
+    metadata,
+    Column("figure", Text, primary_key=True),
+    Column("slug", Text, primary_key=True),
+    Column("hour", Integer64, primary_key=True, autoincrement=False, index=True),
+    Column("provider", Text, primary_key=True),
+    Column("bucket", Integer64, primary_key=True, autoincrement=False),
+    Column("count", Integer64, nullable=False),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)
+
+pulls: Final = Table(
+    "pulls",
+    metadata,
+    Column("slug", Text, primary_key=True),
+    Column("day", Integer64, primary_key=True, autoincrement=False, index=True),
+    Column("count", Integer64, nullable=False),
+    sqlite_strict=True,
+)
+
+# Who was counted today: keyed digests, forgotten when the day is over.
+pull_marks: Final = Table(
+    "pull_marks",
+    metadata,
+    Column("digest", LargeBinary, primary_key=True),
+    Column("day", Integer64, nullable=False, index=True),
+    sqlite_strict=True,
+)
+
+# What admins did to others' accounts, and why; only added to.
+acts: Final = Table(
+    "acts",
+    metadata,
+    _id(),
+    Column("user_id", Integer64, ForeignKey(users.c.id), nullable=False),
+    Column("by_id", Integer64, ForeignKey(users.c.id), nullable=False),
+    Column("at", Integer64, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    CheckConstraint("kind IN ('disable', 'enable') AND by_id <> user_id", name="kind"),
+    Index("ix_acts_user_id", "user_id", "id"),
+    sqlite_strict=True,
+)
+
+# Which persons had the free credit: a keyed hash of what their addresses have in common.
+welcomes: Final = Table(
+    "welcomes",
+    metadata,
+    Column("digest", LargeBinary, primary_key=True),
+    Column("user_id", Integer64, ForeignKey(users.c.id), nullable=False, index=True),
+    Column("created_at", Integer64, nullable=False),
     sqlite_strict=True,
 )

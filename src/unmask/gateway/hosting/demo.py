@@ -6,10 +6,14 @@ from collections.abc import Callable
 from typing import Final
 
 from unmask.gateway.accounts.clock import DAY, microseconds
+from unmask.gateway.accounts.errors import TooManyKeysError
+from unmask.gateway.accounts.keyform import ApiKey
 from unmask.gateway.hosting.gateway import Gateway
 
 #: Nobody's mail comes here (RFC 2606); its sign-in links are written to the log.
 DEMO: Final = "demo@example.org"
+#: Of its keys.
+_NAME: Final = "demo"
 
 
 async def open_demo(gateway: Gateway, say: Callable[[str], None]) -> None:
@@ -22,7 +26,7 @@ async def open_demo(gateway: Gateway, say: Callable[[str], None]) -> None:
     user, _ = await gateway.joining.enter(DEMO)
     if not user.admin:
         await gateway.users.set_admin(user.id, admin=True)
-    _, key = await gateway.keyring.issue(user.id, "demo", expires_at=microseconds() + DAY)
+    key = await _new_key(gateway, user.id)
     url, model = gateway.settings.url, next(iter(gateway.settings.models))
     say(f"The site:   {url}")
     say(f"Sign in:    {url}/sign-in as {DEMO}; the link appears here. It is an admin: {url}/admin")
@@ -32,3 +36,16 @@ async def open_demo(gateway: Gateway, say: Callable[[str], None]) -> None:
         f'{key.reveal()}\' -d \'{{"model": "{model}", "input": "how do I compress a file"}}\''
     )
     say(f"Stop it with Ctrl-C. Its data: {gateway.settings.folder}")
+
+
+async def _new_key(gateway: Gateway, user_id: int) -> ApiKey:
+    """Return a key for today; the oldest of those of before makes room for it where there is none."""
+    until = microseconds() + DAY
+    try:
+        return (await gateway.keyring.issue(user_id, _NAME, expires_at=until))[1]
+    except TooManyKeysError:
+        for key in await gateway.keyring.of(user_id):
+            if key.name == _NAME and key.is_live(microseconds()):
+                await gateway.keyring.revoke(user_id, key.id)
+                break
+        return (await gateway.keyring.issue(user_id, _NAME, expires_at=until))[1]

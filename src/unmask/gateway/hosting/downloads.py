@@ -1,4 +1,4 @@
-"""How often models are downloaded from Hugging Face, asked once a day where the operator lets it be."""
+"""How often models are called and fetched here, and downloaded from their hub where the operator lets it be asked."""
 
 from __future__ import annotations
 
@@ -7,11 +7,19 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from unmask.gateway.accounts.pulls import Calls, Pulls
 from unmask.gateway.catalogue import Catalogue
 
 _log: Final = logging.getLogger("unmask.gateway")
 
 _SECONDS: Final = 10.0
+
+
+def hub() -> str:
+    """Return where the weights of models with a repository are, without a slash at its end."""
+    from huggingface_hub import constants
+
+    return constants.ENDPOINT.rstrip("/")
 
 
 def of_hub(repository: str) -> int | None:
@@ -55,3 +63,33 @@ class Downloads:
                 self._found[slug] = count
         if failed:
             _log.warning("the hub did not tell all downloads", extra={"fields": {"failed": failed}})
+
+
+class Popularity:
+    """What ``/v1/models`` says of how much models are used; nothing before the first :meth:`refresh`.
+
+    Args:
+        calls: that were answered.
+        pulls: of weights.
+        downloads: as hubs count them.
+    """
+
+    def __init__(self, calls: Calls, pulls: Pulls, downloads: Callable[[], Mapping[str, int]]) -> None:
+        self._calls = calls
+        self._pulls = pulls
+        self._downloads = downloads
+        self._called: Mapping[str, int] = {}
+        self._pulled: Mapping[str, int] = {}
+
+    def of(self, slug: str) -> dict[str, int | None]:
+        """Return the figures of a model's last 30 days."""
+        hub = self._downloads().get(slug)
+        return {"calls": self._called.get(slug, 0), "pulls": self._pulled.get(slug, 0), "hub": hub}
+
+    async def refresh(self) -> None:
+        """Read the counts again.
+
+        Raises:
+            DatabaseUnavailableError: they cannot be read now; those before stay.
+        """
+        self._called, self._pulled = await self._calls.last_month(), await self._pulls.last_month()

@@ -18,13 +18,14 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from unmask.engine.contract import EmbeddingEngine
 from unmask.errors import InputError, UnknownModelError
 from unmask.gateway.accounts.csrf import Visitors
+from unmask.gateway.accounts.disabling import Disabling
 from unmask.gateway.accounts.errors import UnknownUserError
 from unmask.gateway.accounts.joining import Joining
 from unmask.gateway.accounts.keyring import Keyring
 from unmask.gateway.accounts.ledger import Ledger
 from unmask.gateway.accounts.links import Links
 from unmask.gateway.accounts.openid import OpenId
-from unmask.gateway.accounts.pulls import Calls
+from unmask.gateway.accounts.pulls import Calls, Pulls
 from unmask.gateway.accounts.sessions import Sessions
 from unmask.gateway.accounts.throttle import Throttle
 from unmask.gateway.accounts.usage import Usage
@@ -36,7 +37,7 @@ from unmask.gateway.api.limits import Receive
 from unmask.gateway.api.logs import request_id
 from unmask.gateway.catalogue import Catalogue
 from unmask.gateway.db.database import Database
-from unmask.gateway.hosting.downloads import Downloads
+from unmask.gateway.hosting.downloads import Downloads, Popularity, hub
 from unmask.gateway.hosting.health import Health
 from unmask.gateway.hosting.housework import Chore, Housework
 from unmask.gateway.hosting.offer import Offer
@@ -45,6 +46,7 @@ from unmask.gateway.hosting.settings import GatewaySettings
 from unmask.gateway.hosting.traffic import Traffic
 from unmask.gateway.hosting.trying import Trying
 from unmask.gateway.routing.assembling import routes_of
+from unmask.gateway.routing.history import History
 from unmask.gateway.routing.remote import REQUEST_ID
 from unmask.gateway.routing.router import Router
 from unmask.gateway.routing.store import ProviderStore
@@ -59,7 +61,10 @@ _API: Final = ("/v1/", "/health", "/ready", "/metrics")
 REFERENCE: Final = "/docs/api"
 #: Seconds after which changes that another process made to the providers are used here.
 _PROVIDERS: Final = 5.0
+#: Seconds after which others know what this process counted.
+_COUNTS: Final = 5.0
 _MINUTE: Final = 60.0
+_HOUR: Final = 3600.0
 _DAY: Final = 86_400.0
 
 
@@ -120,24 +125,27 @@ class Gateway:
         secret = settings.read_secret()
         self.database = database = Database(settings.database_url, always_durable=settings.always_durable)
         self.users, self.ledger = Users(database), Ledger(database)
-        self.keyring = Keyring(database, secret)
-        self.joining = Joining(database, self.users, self.ledger, free_credit=settings.free_credit)
+        self.keyring = Keyring(database, secret, most_keys=settings.keys_per_user)
+        self.joining = Joining(database, self.users, self.ledger, free_credit=settings.free_credit, secret=secret)
         self.providers = ProviderStore(database, secret, private=settings.private_providers)
         self._engine = engine
         self.router = Router(engine, self._routes(()))
         self._stamp: tuple[int, ...] = ()
+        calls, pulls, downloads = Calls(database), Pulls(database, secret), Downloads(catalogue)
+        history = History(database)
+        self._popularity = Popularity(calls, pulls, downloads)
         self.offer = Offer(
             catalogue,
             [self.router, *([rerankers] if rerankers else [])],
             currency=settings.currency,
             providers=self._answering,
+            used=self._popularity.of,
         )
         self._open = AsyncExitStack()
         throttle = Throttle(database, secret)
         self.sessions = Sessions(database, secret)
         self.links = Links(database, secret, settings.mailer(), throttle, site=settings.site_name)
-        calls, downloads = Calls(database), Downloads(catalogue)
-        self._traffic = Traffic(calls, self.offer.entry)
+        self._traffic = Traffic(calls, self.router.tallies, history, self.offer.entry)
         self.services = Services(
             site=settings.site(),
             catalogue=catalogue,
@@ -149,11 +157,15 @@ class Gateway:
             usage=Usage(database),
             wishes=Wishes(database),
             calls=calls,
+            pulls=pulls,
+            history=history,
+            hub=hub(),
             sessions=self.sessions,
             visitors=Visitors(secret),
             links=self.links,
             openid=self._openid(secret, throttle),
             joining=self.joining,
+            disabling=Disabling(database, self.keyring, self.sessions),
             providers=self.providers,
             try_it=Trying(self.router, self.offer, per_minute=settings.tries_per_minute),
             requests=self._traffic.latest,
@@ -178,7 +190,10 @@ class Gateway:
             Chore(name="old links", seconds=_MINUTE, work=self.links.sweep),
             Chore(name="old sessions", seconds=_MINUTE, work=self.sessions.sweep),
             Chore(name="old counts", seconds=_MINUTE, work=throttle.sweep),
-            Chore(name="calls", seconds=_MINUTE / 4, work=self._traffic.flush),
+            Chore(name="counts", seconds=_COUNTS, work=self._traffic.flush),
+            Chore(name="downloads here", seconds=_MINUTE, work=self._popularity.refresh, at_once=True),
+            Chore(name="who was counted", seconds=_HOUR, work=pulls.sweep),
+            Chore(name="old traffic", seconds=_HOUR, work=history.sweep),
             Chore(name="providers", seconds=_PROVIDERS, work=self.refresh_providers),
             *([asking] if settings.hub_downloads else []),
         )
@@ -243,6 +258,7 @@ class Gateway:
 
     async def _begin(self) -> None:
         await self.refresh_providers()
+        await self.joining.catch_up()
         await self._appoint()
         self._housework.start()
         if self._begun is not None:

@@ -14,6 +14,12 @@ from unmask.gateway.catalogue import Catalogue, Entry, Prices, status_of
 
 #: The names of those who answer now, by the slugs of models that anybody answers for.
 Providers = Callable[[], Mapping[str, Sequence[str]]]
+#: How much a model is used, by its slug.
+Used = Callable[[str], Mapping[str, int | None] | None]
+
+
+def _unknown(slug: str) -> None:
+    """Return nothing: nobody counts."""
 
 
 class Offer:
@@ -24,6 +30,7 @@ class Offer:
         engines: that serve some of them, each by any of its names.
         currency: of the prices.
         providers: who answers now.
+        used: how much each model is used in a month.
 
     Raises:
         InputError: an engine serves a model that the catalogue does not know, so it has no price; or one model twice.
@@ -36,11 +43,13 @@ class Offer:
         *,
         currency: str,
         providers: Providers = dict,
+        used: Used = _unknown,
     ) -> None:
         self.catalogue = catalogue
         self._engines = tuple(engines)
         self._currency = currency
         self._providers = providers
+        self._used = used
         self._served: dict[str, str] = {}
         self.refresh()
 
@@ -101,7 +110,7 @@ class Offer:
         states, providers = self.states(), self._providers()
         return {
             entry.slug: self._describe(entry, states, served.get(self._served.get(entry.slug, ""), {}))
-            | {"providers": providers.get(entry.slug, ())}
+            | {"providers": providers.get(entry.slug, ()), "downloads": self._used(entry.slug)}
             for entry in self.catalogue
         }
 

@@ -9,7 +9,8 @@ from typing import Any, Final, NamedTuple
 
 from unmask.gateway.accounts.clock import microseconds
 from unmask.gateway.accounts.errors import HoldGoneError, UnknownKeyIdError
-from unmask.gateway.accounts.keyring import Key, Keyring
+from unmask.gateway.accounts.keyring import Keyring
+from unmask.gateway.accounts.keys import Key
 from unmask.gateway.accounts.ledger import Ledger
 from unmask.gateway.accounts.money import Hold, Replay, Retry, fingerprint
 from unmask.gateway.accounts.money import Order as Purchase

@@ -13,6 +13,7 @@ from pydantic import Field, SecretStr
 from unmask.errors import InputError
 from unmask.gateway.accounts.addresses import is_loopback
 from unmask.gateway.accounts.keyform import SECRET_BYTES, check_secret
+from unmask.gateway.accounts.keyring import MOST_KEYS
 from unmask.gateway.accounts.mail import LogMailer, Mailer, SmtpMailer, SmtpSettings, Tls
 from unmask.gateway.accounts.money import UNIT
 from unmask.gateway.accounts.openid_provider import OpenIdSettings
@@ -38,7 +39,8 @@ class GatewaySettings(Settings):
         stored_bytes: of each user's files together.
         contact: an e-mail address for its users.
         currency: of all prices.
-        free_credit: of a new account, in millionths of the currency.
+        free_credit: of each new person, in millionths of the currency.
+        keys_per_user: that work at the same time.
         admins: addresses of those who run it; they are admins once they have signed in.
         catalogue: folders of further models, or of changes to those that come with Unmask.
         private_providers: admins may add providers on this machine and in private networks.
@@ -68,6 +70,7 @@ class GatewaySettings(Settings):
     contact: str = ""
     currency: Annotated[str, Field(pattern="^[A-Z]{3}$")] = "USD"
     free_credit: Annotated[int, Field(ge=0)] = UNIT
+    keys_per_user: Annotated[int, Field(ge=1)] = MOST_KEYS
     admins: tuple[str, ...] = ()
     catalogue: tuple[Path, ...] = ()
     private_providers: bool = False

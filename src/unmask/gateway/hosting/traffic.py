@@ -1,20 +1,26 @@
-"""What was asked of the API lately, for the admin; and how often each model was called, for its page."""
+"""What was asked of the API lately, for the admin; and what is counted in memory and written down now and then."""
 
 from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Final
 
+from unmask.errors import UnmaskError
 from unmask.gateway.accounts.clock import SECOND, Clock, microseconds
 from unmask.gateway.accounts.pulls import Calls
 from unmask.gateway.api.http import Call
 from unmask.gateway.catalogue import Entry
+from unmask.gateway.routing.history import History
+from unmask.gateway.routing.tallies import Cell, Tallies
 from unmask.gateway.web.services import RequestRow
 
 #: Requests that are remembered.
 _KEPT: Final = 500
+#: Counts that are written at once: a millisecond or so, in which no request is let in.
+_TOGETHER: Final = 100
 
 
 class Traffic:
@@ -22,16 +28,29 @@ class Traffic:
 
     Args:
         calls: where they are counted for good.
+        tallies: what the providers do.
+        history: where that is kept for good.
         entry: the name a model is served under → what the catalogue says of it.
         clock: the time.
     """
 
-    def __init__(self, calls: Calls, entry: Callable[[str], Entry], *, clock: Clock = microseconds) -> None:
+    def __init__(
+        self,
+        calls: Calls,
+        tallies: Tallies,
+        history: History,
+        entry: Callable[[str], Entry],
+        *,
+        clock: Clock = microseconds,
+    ) -> None:
         self._calls = calls
+        self._tallies = tallies
+        self._history = history
         self._entry = entry
         self._clock = clock
         self._latest: deque[RequestRow] = deque(maxlen=_KEPT)
         self._counts: Counter[tuple[str, int]] = Counter()
+        self._seen: Counter[Cell] = Counter()
 
     def observe(self, call: Call) -> None:
         """Remember a request that is over, and count it if a model answered it."""
@@ -64,10 +83,22 @@ class Traffic:
         Raises:
             DatabaseUnavailableError: they cannot be written now; those that were not are kept.
         """
+        for cell, count in self._tallies.take().items():
+            self._seen[cell._replace(model=self._entry(cell.model).slug)] += count
+        while self._seen:
+            some = dict(islice(self._seen.items(), _TOGETHER))
+            # Whoever is cancelled meanwhile has written it: only what is refused is kept.
+            for cell in some:
+                del self._seen[cell]
+            try:
+                await self._history.add(some)
+            except UnmaskError:
+                self._seen.update(some)
+                raise
         for slug, day in list(self._counts):
             count = self._counts.pop((slug, day))
             try:
                 await self._calls.add(slug, datetime.fromtimestamp(day * 86_400, UTC).date(), count)
-            except BaseException:
+            except UnmaskError:
                 self._counts[slug, day] += count
                 raise

@@ -137,7 +137,7 @@ class Attempts:
             provider.note(error)
             self._failures.of[provider.name] = error
             if verdict != "dropped":
-                provider.meter.failures += 1
+                provider.meter.failed()
                 _warn(self._route.model, provider.name, error)
             return None
         finally:
@@ -145,8 +145,7 @@ class Attempts:
             if breaker.state == "open":
                 self._route.agreement.forget(provider.name)
         provider.answered()
-        if not wait:
-            provider.meter.answered(seconds, sum(embedded.tokens))
+        provider.meter.answered(None if wait else seconds, sum(embedded.tokens))
         return embedded if self._route.agreement.answered(provider.name) else None
 
     async def _ask(self, provider: ProviderState, wait: float) -> tuple[Embedded, float]:

@@ -103,7 +103,7 @@ class Fleet:
         if before is not None and before.route == route:
             return before
         known = {each.provider: each for each in before.providers} if before else {}
-        providers = tuple(known.get(each) or self._new(each) for each in route.providers)
+        providers = tuple(known.get(each) or self._new(model, each) for each in route.providers)
         names = [each.name for each in route.providers]
         agreement = (
             before.agreement.carried(names, [each.name for each in providers if each.provider in known])
@@ -112,9 +112,9 @@ class Fleet:
         )
         return RouteState(model, route, providers, agreement, self._around)
 
-    def _new(self, provider: Provider) -> ProviderState:
+    def _new(self, model: str, provider: Provider) -> ProviderState:
         remote = Remote(provider, self._http(provider)) if isinstance(provider, RemoteProvider) else None
-        return ProviderState(provider, remote, self._around)
+        return ProviderState(provider, remote, self._around.tallies.of(model, provider.name), self._around)
 
     def _replace(self, before: RouteState | None, after: RouteState | None) -> None:
         """Look after a route instead of another, whose connections are closed when nobody uses it any more."""
@@ -130,8 +130,6 @@ class Fleet:
             self._watch(after)
 
     def _watch(self, route: RouteState) -> None:
-        if route.is_local:
-            return
         loop = asyncio.get_running_loop()
         watches = (Watch(route, each, self._engine, self._around) for each in route.providers)
         self._watches[route] = [loop.create_task(watch.run()) for watch in watches]

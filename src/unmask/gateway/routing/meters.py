@@ -1,6 +1,6 @@
-"""What is known of a provider: how fast it was lately, how often it failed, and in which hours it was up.
+"""What a router goes by: how fast a provider was lately, in this process, and how often it failed.
 
-All of it is in memory, and begins anew with the process.
+It is in memory and begins anew with the process. What people are shown is in the database (``history.py``).
 """
 
 from __future__ import annotations
@@ -11,14 +11,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from unmask.gateway.routing.tallies import Tally
+
 #: Answers and seconds over which latency and throughput are taken.
 _ANSWERS: Final = 1000
 _SECONDS: Final = 900.0
 #: Seconds for which a median is good: it is asked for with every request.
 _KEPT: Final = 1.0
-_HOUR: Final = 3600
-#: Hours that are remembered: 30 days.
-HOURS: Final = 720
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,19 +39,6 @@ class Speed:
     tokens_per_second: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class Hour:
-    """A provider's hour.
-
-    Attributes:
-        start: seconds since 1970 at which it began.
-        up: share of its checks that found the provider up.
-    """
-
-    start: int
-    up: float
-
-
 def percentile(ordered: Sequence[float], share: float) -> float:
     """Return the smallest of ``ordered`` values, at least one, that ``share`` of them do not exceed."""
     # A hair less: 0.9 x 10 is 9, and not a little more.
@@ -64,25 +50,34 @@ class Meter:
 
     Args:
         clock: seconds, from any origin.
+        tally: counts the same for good.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], tally: Tally) -> None:
         self._clock = clock
+        self._tally = tally
         self._answers: deque[tuple[float, float, int]] = deque(maxlen=_ANSWERS)
         self._median: float | None = None
         self._median_until = float("-inf")
         self.successes = 0
         self.failures = 0
 
-    def answered(self, seconds: float, tokens: int) -> None:
+    def answered(self, seconds: float | None, tokens: int) -> None:
         """Count an answer.
 
         Args:
-            seconds: that it took.
+            seconds: that it took; None if its caller was ready to wait, and it says nothing of the provider.
             tokens: of its texts.
         """
         self.successes += 1
-        self._answers.append((self._clock(), seconds, tokens))
+        self._tally.answered(seconds, tokens)
+        if seconds is not None:
+            self._answers.append((self._clock(), seconds, tokens))
+
+    def failed(self) -> None:
+        """Count a failure."""
+        self.failures += 1
+        self._tally.failed()
 
     def median(self) -> float | None:
         """Return the median of the latency, at most a second old; None if there is none."""
@@ -117,34 +112,3 @@ def speed_of(meters: Sequence[Meter]) -> Speed | None:
         p99=percentile(took, 0.99),
         tokens_per_second=sum(tokens for _, tokens in answers) / max(sum(took), 1e-9),
     )
-
-
-class Uptime:
-    """In which hours a provider was up, from checks at about equal times.
-
-    Args:
-        clock: seconds since 1970.
-    """
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._hours: deque[tuple[int, list[int]]] = deque(maxlen=HOURS)
-
-    def checked(self, *, up: bool) -> None:
-        """Count a check."""
-        start = int(self._clock()) // _HOUR * _HOUR
-        if not self._hours or self._hours[-1][0] < start:
-            self._hours.append((start, [0, 0]))
-        counts = self._hours[-1][1]
-        counts[0] += up
-        counts[1] += 1
-
-    def hours(self) -> tuple[Hour, ...]:
-        """Return the hours of the last 30 days in which it was checked, the oldest first."""
-        since = int(self._clock()) - HOURS * _HOUR
-        return tuple(Hour(start=start, up=good / total) for start, (good, total) in self._hours if start > since)
-
-    def share(self) -> float | None:
-        """Return the share of the hours of :meth:`hours`; None if it was never checked."""
-        hours = self.hours()
-        return sum(hour.up for hour in hours) / len(hours) if hours else None

@@ -8,7 +8,7 @@ from typing import Literal
 
 from unmask.engine.contract import Served, State
 from unmask.gateway.routing.agreement import Standing
-from unmask.gateway.routing.meters import Hour, Speed, speed_of
+from unmask.gateway.routing.meters import Speed, speed_of
 from unmask.gateway.routing.routes import Choice, RemoteProvider
 from unmask.gateway.routing.states import ProviderState, RouteState
 
@@ -28,12 +28,10 @@ class ProviderReport:
         problem: what the operator must mend, None if nothing; for the operator alone.
         cosine: least cosine of its vectors with those of the provider that the model is pinned to; None for that one
             itself, and before they were compared.
-        speed: latency and throughput, None without an answer in the last quarter of an hour.
+        speed: latency and throughput in this process, None without an answer in the last quarter of an hour.
         successes: answers since the start.
         failures: failed attempts since the start.
         openings: how often its circuit opened since the start.
-        hours: of the last 30 days in which it was checked.
-        uptime: share of those hours, None before the first check.
         checked_at: seconds since 1970 of the last check, None before the first.
         weight: its share when chosen by weight.
         price: what an answer costs the operator, millionths for 1M tokens; for the operator alone.
@@ -49,8 +47,6 @@ class ProviderReport:
     successes: int
     failures: int
     openings: int
-    hours: tuple[Hour, ...]
-    uptime: float | None
     checked_at: float | None
     weight: int
     price: int | None
@@ -117,8 +113,6 @@ def _report(route: RouteState, state: ProviderState, answers: bool) -> ProviderR
         successes=state.meter.successes,
         failures=state.meter.failures,
         openings=state.breaker.openings,
-        hours=state.uptime.hours(),
-        uptime=state.uptime.share(),
         checked_at=state.checked_at,
         weight=provider.weight,
         price=provider.price,

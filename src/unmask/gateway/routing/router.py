@@ -29,6 +29,7 @@ from unmask.gateway.routing.fleet import Fleet
 from unmask.gateway.routing.reports import ModelReport, report_on, served
 from unmask.gateway.routing.routes import LocalProvider, RemoteProvider, Route, RoutingSettings
 from unmask.gateway.routing.states import RouteState, Surroundings
+from unmask.gateway.routing.tallies import Tallies
 from unmask.text import Text, TokenizedText
 
 #: What says nothing against the engine of this process.
@@ -50,6 +51,9 @@ class Router:
         sleep: waits some seconds.
         chance: what is left to it.
 
+    Attributes:
+        tallies: what the providers did since somebody last took it, to write it down.
+
     Raises:
         InputError: a route names a model that the engine does not have.
     """
@@ -67,12 +71,14 @@ class Router:
         chance: random.Random | None = None,
     ) -> None:
         self._engine = engine
+        self.tallies = Tallies(now)
         self._around = Surroundings(
             settings=settings or RoutingSettings(),
             clock=clock,
             now=now,
             sleep=sleep,
             chance=chance or random.Random(),  # noqa: S311 - nobody gains from guessing it
+            tallies=self.tallies,
         )
         self._fleet = Fleet(engine, http, self._around)
         self._stopping = False
@@ -223,7 +229,7 @@ class Router:
         except _NO_FAILURES:
             raise
         except ServingError:
-            state.meter.failures += 1
+            state.meter.failed()
             raise
         state.meter.answered(self._around.clock() - started, sum(embedded.tokens))
         return embedded

@@ -15,10 +15,11 @@ from unmask.gateway.routing.breaker import Breaker
 from unmask.gateway.routing.budget import RetryBudget
 from unmask.gateway.routing.choosing import Candidate, order
 from unmask.gateway.routing.errors import ProviderRefusedError
-from unmask.gateway.routing.meters import Meter, Uptime
+from unmask.gateway.routing.meters import Meter
 from unmask.gateway.routing.parts import Listed
 from unmask.gateway.routing.remote import Remote
 from unmask.gateway.routing.routes import Provider, Route, RoutingSettings
+from unmask.gateway.routing.tallies import Tallies, Tally
 
 #: Seconds that a provider is left alone at most because it asked to be, and that it counts as cold.
 _LONGEST_REST: Final = 60.0
@@ -35,6 +36,7 @@ class Surroundings:
         now: seconds since 1970.
         sleep: waits some seconds.
         chance: what is left to it.
+        tallies: counts of what the providers do.
     """
 
     settings: RoutingSettings
@@ -42,28 +44,35 @@ class Surroundings:
     now: Callable[[], float]
     sleep: Callable[[float], Awaitable[None]]
     chance: random.Random
+    tallies: Tallies
 
 
 class ProviderState:
     """A provider, and how it does.
+
+    Args:
+        provider: what the operator says of it.
+        remote: talks to it; None for this process.
+        tally: counts what it does.
+        around: clocks and the like.
 
     Attributes:
         provider: what the operator says of it.
         remote: talks to it; None for this process.
         breaker: its circuit.
         meter: how fast it is, and how often it failed.
-        uptime: in which hours it was up.
+        tally: what is counted of it for good.
         listed: what it says of its model, None if it does not.
         problem: what the operator must mend, None if nothing.
         checked_at: seconds since 1970 of the last check, None before the first.
     """
 
-    def __init__(self, provider: Provider, remote: Remote | None, around: Surroundings) -> None:
+    def __init__(self, provider: Provider, remote: Remote | None, tally: Tally, around: Surroundings) -> None:
         self.provider = provider
         self.remote = remote
         self.breaker = Breaker(around.settings, around.clock)
-        self.meter = Meter(around.clock)
-        self.uptime = Uptime(around.now)
+        self.meter = Meter(around.clock, tally)
+        self.tally = tally
         self.listed: Listed | None = None
         self.problem: str | None = None
         self.checked_at: float | None = None

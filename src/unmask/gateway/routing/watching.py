@@ -81,7 +81,7 @@ class Watch:
         if breaker.state == "open":
             self._route.agreement.forget(provider.name)
         provider.checked_at = self._around.now()
-        provider.uptime.checked(up=up)
+        provider.tally.checked(up=up)
         self._tell(up)
         return up
 

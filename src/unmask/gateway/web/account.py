@@ -12,8 +12,9 @@ from starlette.responses import Response
 
 from unmask.errors import InputError
 from unmask.gateway.accounts.clock import DAY, microseconds
+from unmask.gateway.accounts.errors import TooManyKeysError
 from unmask.gateway.accounts.keyform import ApiKey
-from unmask.gateway.accounts.keyring import Key, KeyLimits
+from unmask.gateway.accounts.keys import Key, KeyLimits
 from unmask.gateway.accounts.money import Entry
 from unmask.gateway.web.forms import Form
 from unmask.gateway.web.plots import usage_by_day
@@ -62,6 +63,9 @@ async def overview(visit: Visit) -> Response:
         kinds=KINDS,
         keys=keys,
         welcome=visit.query.get("welcome") == "1",
+        unwelcome=bool(services.site.free_credit)
+        and not any(each.kind == "grant" for each in entries)
+        and await services.joining.had_free_credit_before(user),
     )
 
 
@@ -105,7 +109,7 @@ async def make_key(visit: Visit) -> Response:
             models=frozenset(models) or None,
             limits=limits,
         )
-    except InputError as error:
+    except (InputError, TooManyKeysError) as error:
         form.fail("name", str(error))
         return await _keys(visit, form, status=422)
     return await _keys(visit, Form.of(ends="90"), made=Made(key=key, secret=secret))
@@ -129,11 +133,26 @@ async def revoke_key(visit: Visit) -> Response:
 
 
 async def sessions(visit: Visit) -> Response:
-    """Answer with the session that the page is asked for in."""
-    ended = visit.query.get("ended", "")
+    """Answer with the user's sessions, this one first."""
+    ended, session = visit.query.get("ended", ""), visit.session
+    assert session is not None, "the page is for users"
+    found = await visit.services.sessions.of(visit.require_user.id)
     return visit.page(
-        "sessions.html", session=visit.session, ended=int(ended) if re.fullmatch("[0-9]{1,9}", ended) else None
+        "sessions.html",
+        session=session,
+        others=[each for each in found if each.id != session.id],
+        ended=int(ended) if re.fullmatch("[0-9]{1,9}", ended) else None,
     )
+
+
+async def end_session(visit: Visit) -> Response:
+    """End one of the user's sessions; with this one, sign out."""
+    number = visit.number_in_path("session_id")
+    await visit.services.sessions.end_one(visit.require_user.id, number)
+    if visit.session is not None and number == visit.session.id:
+        visit.set_cookie(visit.cookies.session.clearing())
+        return visit.go("/")
+    return visit.go("/account/sessions", ended="1")
 
 
 async def end_others(visit: Visit) -> Response:
@@ -150,18 +169,13 @@ async def _keys(visit: Visit, form: Form, *, status: int = 200, made: Made | Non
         status=status,
         form=form,
         made=made,
-        live=[key for key in reversed(found) if is_live(key, now)],
-        gone=[key for key in reversed(found) if not is_live(key, now)],
+        live=[key for key in reversed(found) if key.is_live(now)],
+        gone=[key for key in reversed(found) if not key.is_live(now)],
         entries=sorted(visit.services.catalogue, key=lambda each: each.title.casefold()),
         ends=ENDS,
         overlaps=OVERLAPS,
         done=visit.query.get("done", ""),
     )
-
-
-def is_live(key: Key, now: int) -> bool:
-    """Return whether a key opens anything at a time."""
-    return key.revoked_at is None and (key.expires_at is None or key.expires_at > now)
 
 
 def _limits(form: Form) -> KeyLimits | None:

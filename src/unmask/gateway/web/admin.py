@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from unmask.errors import InputError
+from unmask.gateway.accounts.disabling import Kind
 from unmask.gateway.accounts.errors import AccountError
 from unmask.gateway.accounts.money import CreditKind
 from unmask.gateway.accounts.usage import DayUsage
@@ -88,6 +89,16 @@ async def credit(visit: Visit) -> Response:
     return visit.go(f"/admin/users/{account.id}", done="credit")
 
 
+async def disable(visit: Visit) -> Response:
+    """Keep a user out."""
+    return await _act(visit, "disable")
+
+
+async def enable(visit: Visit) -> Response:
+    """Let a user in again."""
+    return await _act(visit, "enable")
+
+
 async def models(visit: Visit) -> Response:
     """Answer with every model, the most wanted first."""
     services = visit.services
@@ -108,7 +119,22 @@ def _sums(usage: list[DayUsage]) -> dict[str, int]:
     return {name: sum(getattr(each, name) for each in usage) for name in ("requests", "units", "amount")}
 
 
-async def _user(visit: Visit, form: Form, *, status: int = 200) -> Response:
+async def _act(visit: Visit, kind: Kind) -> Response:
+    form, disabling, user_id = visit.form, visit.services.disabling, visit.number_in_path("user_id")
+    account = await visit.services.users.get(user_id)
+    reason = form.require("reason", "Type why: other admins see it later.")
+    if not form.wrong:
+        change = disabling.disable if kind == "disable" else disabling.enable
+        try:
+            await change(account.id, by=visit.require_user.id, reason=reason)
+        except InputError as error:
+            form.fail("reason", str(error))
+    if form.wrong:
+        return await _user(visit, Form.of(kind="top_up"), access=form, status=422)
+    return visit.go(f"/admin/users/{account.id}", done=kind)
+
+
+async def _user(visit: Visit, form: Form, *, access: Form | None = None, status: int = 200) -> Response:
     services = visit.services
     account = await services.users.get(visit.number_in_path("user_id"))
     entries, older = await ledger_page(visit, account.id)
@@ -116,6 +142,8 @@ async def _user(visit: Visit, form: Form, *, status: int = 200) -> Response:
         "account": account,
         "balance": await services.ledger.balance(account.id),
         "keys": await services.keyring.of(account.id),
+        "access": access or Form(),
+        "acts": await services.disabling.acts(account.id),
         "entries": entries,
         "older": older,
     }

@@ -109,6 +109,7 @@ async def _page(visit: Visit, form: Form, *, status: int = 200, changed: tuple[i
         stored=stored,
         forms=forms,
         reports=reports,
+        uptimes=await visit.services.history.uptimes(),
         kinds=KINDS,
         models=[("", "Choose a model"), *((each.slug, each.title) for each in visit.services.catalogue)],
         done=visit.query.get("done", ""),

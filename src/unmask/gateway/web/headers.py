@@ -7,19 +7,31 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-#: Everything is from here, and nothing is inline: what an attacker may write into a page is text and no more.
-POLICY: Final = "; ".join(
-    (
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "img-src 'self'",
-        "connect-src 'self'",
-        "form-action 'self'",
-        "base-uri 'none'",
-        "frame-ancestors 'none'",
+
+def policy(*forms: str) -> str:
+    """Return what a browser may do with a page.
+
+    Everything is from here, and nothing is inline: what an attacker may write into a page is text and no more.
+
+    Args:
+        forms: origins to which a form of the page may be sent on, besides this site.
+    """
+    return "; ".join(
+        (
+            "default-src 'none'",
+            "script-src 'self'",
+            "style-src 'self'",
+            "img-src 'self'",
+            "connect-src 'self'",
+            " ".join(("form-action 'self'", *forms)),
+            "base-uri 'none'",
+            "frame-ancestors 'none'",
+        )
     )
-)
+
+
+#: Of a page whose forms all end here.
+POLICY: Final = policy()
 _FEATURES: Final = (
     "accelerometer",
     "camera",

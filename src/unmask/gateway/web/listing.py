@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, get_args
@@ -32,7 +33,10 @@ _ORDERS: Final[dict[str, str]] = {
     "dimensions": "Dimensions",
     "cheapest": "Cheapest",
 }
+_FIRST: Final = next(iter(_ORDERS))
 assert list(_ORDERS) == list(ORDERS), "every order has its words"
+#: An order of our own: the catalogue does not know how much its models are used.
+_MOST_USED: Final = "downloads"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +95,7 @@ def query_of(params: QueryParams) -> Query:
         dimensions=tuple(_numbers(params.getlist("dimension"))),
         min_parameters=size.least,
         max_parameters=size.most,
-        order=params.get("sort") or "status",
+        order=order if (order := params.get("sort") or _FIRST) != _MOST_USED else _FIRST,
     )
 
 
@@ -101,19 +105,25 @@ async def show(visit: Visit) -> Response:
     listings = visit.services.listings()
     query = query_of(params)
     found = select(listings, query)
+    calls, pulls = await visit.services.calls.last_month(), await visit.services.pulls.last_month()
+    used = Counter(calls) + Counter(pulls) + Counter(visit.services.downloads())
+    sort = params.get("sort") or query.order
+    if sort == _MOST_USED:
+        found.sort(key=lambda each: -used[each.entry.slug])
     return visit.page(
         "models.html",
         found=found,
         total=len(listings),
         query=query,
-        sort=query.order,
+        sort=sort,
         size=params.get("size", ""),
         sizes=SIZES,
         tasks=TASKS,
-        orders=_ORDERS,
+        orders=_ORDERS | {_MOST_USED: "Downloads a month"},
         filters=_filters(listings, params),
         filtered=any(params.get(name) for name in ("q", "task", "status", "licence", "dimension", "size")),
-        calls=await visit.services.calls.last_month(),
+        calls=calls,
+        pulls=pulls,
     )
 
 

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, Final
+from urllib.parse import quote, urlsplit
 
-from starlette.responses import Response
+from starlette.exceptions import HTTPException
+from starlette.responses import RedirectResponse, Response
 
 from unmask.errors import UnmaskError
 from unmask.gateway.accounts.clock import microseconds
 from unmask.gateway.catalogue import Entry, Listing, Row, compare
 from unmask.gateway.db.errors import DatabaseError
 from unmask.gateway.web.forms import Form
+from unmask.gateway.web.headers import policy
 from unmask.gateway.web.listing import TASKS, address_of
 from unmask.gateway.web.plots import measured, published, side_by_side
 from unmask.gateway.web.refusals import refusal_of
 from unmask.gateway.web.snippets import NO_KEY, shown_key, snippets
+from unmask.gateway.web.speeds import SPANS, speeds_of
 from unmask.gateway.web.visit import Visit
 
 #: Texts that can be tried at once, and their characters.
@@ -75,6 +79,19 @@ async def wish(visit: Visit) -> Response:
     return visit.go(f"/models/{entry.slug}")
 
 
+async def fetch(visit: Visit) -> Response:
+    """Send somebody on to a model's weights, at the hub where the catalogue says they are, and count it."""
+    entry = visit.services.catalogue.find(visit.request.path_params["slug"])
+    address = _weights_of(visit, entry)
+    if address is None:
+        raise HTTPException(404)
+    client, user = visit.request.client, visit.user
+    await visit.services.pulls.add(
+        entry.slug, user_id=user.id if user else None, client=client.host if client else "unknown"
+    )
+    return RedirectResponse(address, 303)
+
+
 async def compare_models(visit: Visit) -> Response:
     """Answer with some models side by side; repeated and unknown names are left out and said."""
     services = visit.services
@@ -104,7 +121,19 @@ async def compare_models(visit: Visit) -> Response:
 async def _page(visit: Visit, entry: Entry, form: Form, *, status: int = 200, **values: Any) -> Response:
     services, user = visit.services, visit.user
     listing = next(each for each in services.listings() if each.entry.slug == entry.slug)
-    counts, calls = await services.wishes.counts(), await services.calls.last_month()
+    counts, calls, pulls = (
+        await services.wishes.counts(),
+        await services.calls.last_month(),
+        await services.pulls.last_month(),
+    )
+    asked = visit.query.get("span", "")
+    chosen = asked if asked in SPANS else next(iter(SPANS))
+    span = SPANS[chosen]
+    traffic = await services.history.of(entry.slug, hours=span.hours, step=span.step)
+    weights = _weights_of(visit, entry)
+    if weights is not None:
+        # The form that goes there is ours; browsers ask for where it is sent on to as well.
+        visit.headers["content-security-policy"] = policy(_origin(weights))
     keys = await services.keyring.of(user.id) if user else []
     related = services.catalogue.related(entry)
     key = shown_key(keys, microseconds())
@@ -122,14 +151,29 @@ async def _page(visit: Visit, entry: Entry, form: Form, *, status: int = 200, **
         charts=[chart for chart in (measured(entry), published(entry)) if chart],
         codes=snippets(entry, services.site.base_url, key),
         own_key=key != NO_KEY,
-        providers=report.providers if (report := services.report_on(entry.slug)) else (),
+        speeds=speeds_of(services.report_on(entry.slug), traffic, span),
+        spans=SPANS,
+        span=chosen,
         states=STATES,
+        weights=weights,
         calls=calls.get(entry.slug, 0),
+        pulls=pulls.get(entry.slug, 0),
         downloads=services.downloads().get(entry.slug),
         votes=counts.get(entry.slug, 0),
         voted=user is not None and entry.slug in await services.wishes.of_user(user.id),
         **({"result": None, "texts": [], "shade": _shade} | values),
     )
+
+
+def _weights_of(visit: Visit, entry: Entry) -> str | None:
+    """Return where a model's weights are; None of one that comes with Unmask itself."""
+    owner, _, name = entry.source.partition("/")
+    return f"{visit.services.hub}/{quote(owner, safe='')}/{quote(name, safe='')}" if name else None
+
+
+def _origin(address: str) -> str:
+    parts = urlsplit(address)
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def _groups(rows: Sequence[Row]) -> list[tuple[str, list[tuple[Row, str]]]]:

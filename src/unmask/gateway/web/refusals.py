@@ -19,7 +19,9 @@ from unmask.gateway.accounts.errors import (
     SignInError,
     ThrottledError,
     UnknownKeyIdError,
+    UnknownSessionError,
     UnknownUserError,
+    UserDisabledError,
 )
 from unmask.gateway.db.errors import DatabaseError
 
@@ -64,6 +66,13 @@ RULES: Final[dict[type[BaseException], Rule]] = {
     ),
     UnknownUserError: _LOST,
     UnknownKeyIdError: _LOST,
+    UnknownSessionError: _LOST,
+    UserDisabledError: Rule(
+        status=403,
+        title="Account disabled",
+        sentence="Whoever runs this site has disabled the account: nobody can sign in to it, and its keys do not work.",
+        remedy="Its credit and its files are kept. Write to the operator if you think that this is a mistake.",
+    ),
     CsrfError: Rule(
         status=403, title="Not accepted", remedy="Nothing was changed. Go back, load the page again, and try once more."
     ),

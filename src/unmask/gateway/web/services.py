@@ -9,17 +9,19 @@ from typing import Protocol
 from unmask.errors import InputError
 from unmask.gateway.accounts.addresses import parse_site_url
 from unmask.gateway.accounts.csrf import Visitors
+from unmask.gateway.accounts.disabling import Disabling
 from unmask.gateway.accounts.joining import Joining
 from unmask.gateway.accounts.keyring import Keyring
 from unmask.gateway.accounts.ledger import Ledger
 from unmask.gateway.accounts.links import Links
 from unmask.gateway.accounts.openid import OpenId
-from unmask.gateway.accounts.pulls import Calls
+from unmask.gateway.accounts.pulls import Calls, Pulls
 from unmask.gateway.accounts.sessions import Sessions
 from unmask.gateway.accounts.usage import Usage
 from unmask.gateway.accounts.users import Users
 from unmask.gateway.accounts.wishes import Wishes
 from unmask.gateway.catalogue import Catalogue, Listing
+from unmask.gateway.routing.history import History
 from unmask.gateway.routing.reports import ModelReport
 from unmask.gateway.routing.store import ProviderStore
 
@@ -149,11 +151,15 @@ class Services:
         usage: what they used.
         wishes: which models they want.
         calls: how often models were called.
+        pulls: how often their weights were fetched.
+        history: what was seen of their providers.
+        hub: where the weights of models with a repository are, without a slash at its end.
         sessions: who is signed in.
         visitors: who is not.
         links: that sign in.
         openid: a provider to sign in at, None for none.
         joining: lets people in.
+        disabling: keeps people out.
         providers: that admins added.
         try_it: tries a model for a visitor.
         requests: the latest to the API, the newest first.
@@ -171,11 +177,15 @@ class Services:
     usage: Usage
     wishes: Wishes
     calls: Calls
+    pulls: Pulls
+    history: History
+    hub: str
     sessions: Sessions
     visitors: Visitors
     links: Links
     openid: OpenId | None
     joining: Joining
+    disabling: Disabling
     providers: ProviderStore
     try_it: Trying
     requests: Callable[[], Sequence[RequestRow]]

@@ -13,6 +13,7 @@ from unmask.gateway.accounts.errors import AddressRefusedError
 from unmask.gateway.accounts.links import LINK_PATH
 from unmask.gateway.accounts.openid import OpenId
 from unmask.gateway.accounts.users import User
+from unmask.gateway.web.agents import agent_of
 from unmask.gateway.web.forms import Form
 from unmask.gateway.web.visit import Visit
 
@@ -87,7 +88,8 @@ async def leave(visit: Visit) -> Response:
 
 
 async def _let_in(visit: Visit, user: User, next_path: str, *, first: bool) -> Response:
-    cookie = await visit.services.sessions.begin(user.id, instead_of=visit.session_cookie)
+    agent = agent_of(visit.request.headers.get("user-agent", ""))
+    cookie = await visit.services.sessions.begin(user.id, instead_of=visit.session_cookie, agent=agent)
     visit.set_cookie(visit.cookies.session.header(cookie))
     visit.set_cookie(visit.cookies.visitor.clearing())
     path = _next(next_path)

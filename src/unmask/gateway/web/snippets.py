@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Final
 
-from unmask.gateway.accounts.keyring import Key
+from unmask.gateway.accounts.keys import Key
 from unmask.gateway.catalogue import Entry
 
 #: Stands for a key where nobody is signed in, or has none.

@@ -15,7 +15,7 @@ from starlette.responses import RedirectResponse, Response
 
 from unmask.gateway.accounts.cookies import Cookies
 from unmask.gateway.accounts.csrf import check_origin
-from unmask.gateway.accounts.errors import UnknownUserError
+from unmask.gateway.accounts.errors import UnknownUserError, UserDisabledError
 from unmask.gateway.accounts.sessions import Session
 from unmask.gateway.accounts.users import User
 from unmask.gateway.web.forms import Form, read_form
@@ -114,9 +114,12 @@ class Visit:
         self.session = await self.services.sessions.find(self.session_cookie)
         if self.session is not None:
             try:
-                self.user = await self.services.users.get(self.session.user_id)
-            except UnknownUserError:
+                user = await self.services.users.get(self.session.user_id)
+                user.require_enabled()
+            except (UnknownUserError, UserDisabledError):
                 self.session = None
+            else:
+                self.user = user
 
     async def receive(self) -> None:
         """Read what was posted, after it is certain that a page of ours sent it.
