@@ -30,11 +30,11 @@ import torch
 
 import unmask
 from unmask import Encoder, Text
+from unmask.backbone.memory import BUDGETS
 from unmask.corpora import long_mix, short_mix, stdlib_docstrings
 from unmask.engine.engine import Engine
 from unmask.engine.settings import EngineSettings, ModelSettings
 from unmask.measure import count_tokens
-from unmask.backbone.memory import BUDGETS
 
 MODEL = "smollm2-135m"
 

@@ -21,6 +21,7 @@ from torch.nn.attention.flex_attention import AuxRequest, BlockMask, flex_attent
 
 from unmask.backbone.layout import Layout
 from unmask.backbone.scoring import Scoring
+from unmask.transfers import to_device
 
 #: Tokens of a block; the kernels want a power of two.
 BLOCK: Final = 128
@@ -64,10 +65,8 @@ def _block_mask(layout: Layout, window: int | None, device: torch.device) -> Blo
     count = len(first)
     # The blocks that a row names come first; what follows them is not read.
     indices = (first[:, None] + np.arange(count)) % count
-    numbers = torch.from_numpy(np.stack([last - first + 1, *indices.T], axis=1).astype(np.int32))
-    if device.type == "cuda":
-        numbers = numbers.pin_memory().to(device, non_blocking=True)
-    numbers = numbers.to(device)
+    rows = np.stack([last - first + 1, *indices.T], axis=1).astype(np.int32)
+    numbers = to_device(torch.from_numpy(rows), device)
     tokens = sum(layout.lengths)
     return BlockMask.from_kv_blocks(
         numbers[None, None, :, 0].contiguous(),

@@ -26,6 +26,7 @@ from unmask.backbone import flex
 from unmask.backbone.dropout import dropped
 from unmask.backbone.layout import Layout
 from unmask.backbone.scoring import Scoring
+from unmask.transfers import to_device
 
 #: ``(query [H, T, E], key [K, T, E], value [K, T, E], layout, scoring) → [T, H, E]``
 Kernel = Callable[[Tensor, Tensor, Tensor, Layout, Scoring], Tensor]
@@ -112,41 +113,56 @@ def runs(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scoring: Sco
 
 def padded(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scoring: Scoring) -> Tensor:
     """Attend once for each of a few lengths, to which texts are padded for attention alone."""
-    out = query.new_empty(query.shape[1], query.shape[0], value.shape[2])
     device = query.device
-    for source_NL, real_NL in layout.once(("padded", device), lambda: list(_padded_texts(layout, device))):
-        q, k, v = (state[:, source_NL].transpose(0, 1) for state in (query, key, value))
-        length = source_NL.shape[1]
-        allowed = _allowed(length, layout.causal, scoring.window, query.device)
+    groups, back_T = layout.once(("padded", device), lambda: _padded_texts(layout, device))
+    parts = []
+    for group in groups:
+        count, length = group.real.shape
+        q, k, v = (_texts(state.index_select(1, group.source), count, length) for state in (query, key, value))
+        seen = group.real[:, None, None, :]
+        allowed = _allowed(length, layout.causal, scoring.window, device)
         if allowed is None and layout.causal:
-            allowed = _distances(length, query.device) >= 0
-        mask = real_NL[:, None, None, :]
-        attended = scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            attn_mask=mask if allowed is None else mask & allowed | ~real_NL[:, None, :, None],
-            dropout_p=scoring.dropout,
-            scale=scoring.scale,
-            enable_gqa=True,
+            allowed = _distances(length, device) >= 0
+        if allowed is not None:
+            # A place that is not real sees all: of nothing, no kernel makes a weight.
+            seen = seen & allowed | ~group.real[:, None, :, None]
+        out = scaled_dot_product_attention(
+            q, k, v, attn_mask=seen, dropout_p=scoring.dropout, scale=scoring.scale, enable_gqa=True
         )
-        out[source_NL[real_NL]] = attended.transpose(1, 2)[real_NL]
-    return out
+        parts.append(out.transpose(1, 2).flatten(0, 1))
+    return torch.cat(parts).index_select(0, back_T)
 
 
-def _padded_texts(layout: Layout, device: torch.device) -> Iterable[tuple[Tensor, Tensor]]:
-    """Yield, for each length padded to, where in the row the tokens lie, ``[N, L]``, and which of them are real."""
+@dataclass(frozen=True)
+class _Group:
+    """Texts that are padded to one length L.
+
+    Attributes:
+        source: where in the row the tokens lie, ``[N * L]``; one that is not real stands for its text's first.
+        real: which places hold a token of the text, ``[N, L]`` bool.
+    """
+
+    source: Tensor
+    real: Tensor
+
+
+def _padded_texts(layout: Layout, device: torch.device) -> tuple[list[_Group], Tensor]:
+    """Return a group for each length padded to, and where among all their places each token of the row is, ``[T]``."""
     lengths = np.asarray(layout.lengths)
     begins = np.cumsum(lengths) - lengths
-    steps = -(-lengths // _STEP)
-    rooms = _STEP * 2 ** np.ceil(np.log2(steps)).astype(np.int64)
+    rooms = _STEP * 2 ** np.ceil(np.log2(-(-lengths // _STEP))).astype(np.int64)
+    groups = []
+    back = np.empty(lengths.sum(), dtype=np.int64)
+    places = 0
     for room in np.unique(rooms):
         chosen = rooms == room
         offset = np.arange(room)
         real = offset < lengths[chosen][:, None]
-        # A place that is not real stands for its text's first token; it is masked, and what it gives is not kept.
         source = begins[chosen][:, None] + np.where(real, offset, 0)
-        yield torch.from_numpy(source).to(device), torch.from_numpy(real).to(device)
+        back[source[real]] = places + np.flatnonzero(real)
+        places += real.size
+        groups.append(_Group(*(to_device(torch.from_numpy(array), device) for array in (source.ravel(), real))))
+    return groups, to_device(torch.from_numpy(back), device)
 
 
 def varlen(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scoring: Scoring) -> Tensor:

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unmask.transfers import to_device
+
 _T = TypeVar("_T")
 
 
@@ -79,8 +81,6 @@ class Layout:
         row[tokens : 2 * tokens] = np.repeat(np.arange(count), lengths)
         row[2 * tokens] = 0
         row[2 * tokens + 1 :] = ends
-        sent = torch.from_numpy(row)
-        if device.type == "cuda":  # from pinned memory the copy does not wait for the device
-            sent = sent.pin_memory().to(device, non_blocking=True)
-        positions, texts, bounds = torch.split(sent.to(device), [tokens, tokens, count + 1])
+        sent = to_device(torch.from_numpy(row), device)
+        positions, texts, bounds = torch.split(sent, [tokens, tokens, count + 1])
         return OnDevice(positions.long(), texts, bounds)

@@ -51,6 +51,7 @@ def budget_for(backbone: Backbone) -> int:
     largest = BUDGETS.get(device.type, BUDGETS["cpu"])
     if device.type != "cuda":
         return largest
+    _peak(backbone, LEAST)  # the first pass takes what is kept from then on, such as workspaces of products
     return largest_budget(lambda tokens: _peak(backbone, tokens), _free(device), largest)
 
 
