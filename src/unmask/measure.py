@@ -7,12 +7,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from unmask.backbone.float8 import Float8Linear, rounded
 from unmask.encoder import Encoder
 from unmask.text import Text
 
@@ -82,20 +84,36 @@ def ceiling(model: nn.Module, tokens: int, *, repeats: int = 3) -> float:
         tokens: rows at a time, as many as the encoder packs into a forward pass.
         repeats: how often; the median counts.
     """
-    layers = [(module.weight, module.bias) for module in model.modules() if isinstance(module, nn.Linear)]
-    weights = [weight for weight, _ in layers]
-    rows = {weight.shape[1]: torch.randn(tokens, weight.shape[1]).to(weight) for weight in weights}
-    with _synchronised(weights[0]) as wait:
-        seconds = [_seconds(lambda: _products(layers, rows, wait), time.perf_counter) for _ in range(repeats + 1)]
+    products = _products(model, tokens)
+    with _synchronised(next(model.parameters())) as wait:
+
+        def all_products() -> None:
+            for product in products:
+                product()
+            wait()
+
+        seconds = [_seconds(all_products, time.perf_counter) for _ in range(repeats + 1)]
     return tokens / statistics.median(seconds[1:])  # the first one warms up
 
 
-def _products(
-    layers: Sequence[tuple[Tensor, Tensor | None]], rows: dict[int, Tensor], wait: Callable[[], None]
-) -> None:
-    for weight, bias in layers:
-        linear(rows[weight.shape[1]], weight, bias)
-    wait()
+def _products(model: nn.Module, tokens: int) -> list[Callable[[], Tensor]]:
+    """Return the product of each linear layer, in order, with inputs that are made, and rounded, beforehand."""
+    like = next(model.parameters())
+    products: list[Callable[[], Tensor]] = []
+    rows: dict[int, Tensor] = {}
+    eight: dict[int, tuple[Tensor, Tensor]] = {}
+    for layer in model.modules():
+        if not isinstance(layer, nn.Linear | Float8Linear):
+            continue
+        size = layer.in_features
+        if size not in rows:
+            rows[size] = torch.randn(tokens, size).to(like)
+            eight[size] = rounded(rows[size])
+        if isinstance(layer, Float8Linear):
+            products.append(partial(layer.product, *eight[size], like.dtype))
+        else:
+            products.append(partial(linear, rows[size], layer.weight, layer.bias))
+    return products
 
 
 def _seconds(work: Callable[[], Any], clock: Callable[[], float]) -> float:

@@ -83,13 +83,18 @@ class Float8Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``[…, O]`` for ``[…, I]``, in the format of ``x``."""
-        rows, scale = rounded(x.flatten(0, -2))
-        out: Tensor = torch._scaled_mm(
-            rows, self.weight.t(), scale_a=scale, scale_b=self.scale, out_dtype=x.dtype, use_fast_accum=True
-        )
+        out = self.product(*rounded(x.flatten(0, -2)), x.dtype)
         if self.bias is not None:
             out = out + self.bias
         return out.view(*x.shape[:-1], self.out_features)
+
+    def product(self, rows: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return ``[T, O]`` in ``dtype`` for rows that are rounded, ``[T, I]``, and their scales, ``[T, 1]``."""
+        # torch has no public name for it yet.
+        out: Tensor = torch._scaled_mm(
+            rows, self.weight.t(), scale_a=scale, scale_b=self.scale, out_dtype=dtype, use_fast_accum=True
+        )
+        return out
 
 
 def convert(layers: Sequence[nn.Module], names: Sequence[str], kept: int = KEPT) -> int:

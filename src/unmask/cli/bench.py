@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unmask.cli.common import DEFAULT_MODEL, JsonOption, load, made, print_json, print_table, quoted
+from unmask.cli.common import DEFAULT_MODEL, DtypeOption, JsonOption, load, made, print_json, print_table, quoted
 
 if TYPE_CHECKING:
     from unmask.measure import Speed
 
 
-def bench(
+def bench(  # noqa: PLR0917 - typer reads the parameters
     model: Annotated[
         str, typer.Argument(metavar="[MODEL]", help="Short name, folder, GGUF file or hub name.")
     ] = DEFAULT_MODEL,
@@ -21,6 +21,8 @@ def bench(
         int, typer.Option("--texts", min=1, help="Texts of the short mix; the long one has a quarter.")
     ] = 128,
     repeats: Annotated[int, typer.Option("--repeats", min=1, help="Runs of each; the median counts.")] = 3,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, mps, cuda:0 …")] = "auto",
+    dtype: DtypeOption = "auto",
     json: JsonOption = False,
 ) -> None:
     """Measure load time and speed, and compare with this machine's ceiling: the model's matrix products alone.
@@ -32,9 +34,9 @@ def bench(
     from unmask.corpora import long_mix, short_mix, stdlib_docstrings
     from unmask.measure import ceiling, count_tokens, throughput
 
-    load(model)  # the first time may fetch and convert
+    load(model, device=device, dtype=dtype)  # the first time may fetch and convert
     start = time.perf_counter()
-    encoder = load(model)
+    encoder = load(model, device=device, dtype=dtype)
     loading = time.perf_counter() - start
     entries = stdlib_docstrings(keep=True)
     mixes = {"short": short_mix(entries, texts), "long": long_mix(entries, max(1, texts // 4))}

@@ -30,14 +30,27 @@ FieldOption = Annotated[
 MaxLengthOption = Annotated[
     int | None, typer.Option("--max-length", min=1, help="Most tokens of a text; default: as the model says, or 512.")
 ]
+DtypeOption = Annotated[
+    str,
+    typer.Option(
+        "--dtype", help="auto (bfloat16 on a GPU, else float32), float32, bfloat16, float16, fp8 (linear layers)."
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
-def load(model: str, *, adapters: Sequence[str] = (), max_length: int | None = None) -> Encoder:
+def load(
+    model: str,
+    *,
+    adapters: Sequence[str] = (),
+    max_length: int | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+) -> Encoder:
     """Load an encoder, and show what takes long."""
     from unmask.encoder import Encoder
 
-    return Encoder.load(model, adapters=adapters, max_length=max_length, progress=True)
+    return Encoder.load(model, adapters=adapters, max_length=max_length, device=device, dtype=dtype, progress=True)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None) -> None:

@@ -12,6 +12,7 @@ import typer
 
 from unmask.cli.common import (
     DEFAULT_MODEL,
+    DtypeOption,
     FieldOption,
     MaxLengthOption,
     ModelOption,
@@ -72,6 +73,7 @@ def encode(  # noqa: PLR0917 - typer reads the parameters
     device: Annotated[
         str, typer.Option("--device", help="auto, cpu, mps, cuda:0, several with commas, or all: every CUDA device.")
     ] = "auto",
+    dtype: DtypeOption = "auto",
 ) -> None:
     """Encode the texts of files; one vector a text, in their order. The output appears whole or not at all.
 
@@ -90,7 +92,7 @@ def encode(  # noqa: PLR0917 - typer reads the parameters
     from unmask.engine.places import device_names  # imports torch: what is wrong with files is said before
 
     lost: list[str] = []
-    with _opened(model, device_names(device), max_length) as (encoder, several):
+    with _opened(model, device_names(device), max_length, dtype) as (encoder, several):
         shape = encode_to_file(
             encoder,
             records,
@@ -116,16 +118,16 @@ def encode(  # noqa: PLR0917 - typer reads the parameters
 
 
 @contextmanager
-def _opened(model: str, devices: Sequence[str], max_length: int | None) -> Iterator[tuple[Encodes, bool]]:
+def _opened(model: str, devices: Sequence[str], max_length: int | None, dtype: str) -> Iterator[tuple[Encodes, bool]]:
     """Yield a model on one device, or on several: then it goes on where a text cannot be encoded."""
     if len(devices) == 1:
         from unmask.encoder import Encoder
 
-        yield Encoder.load(model, max_length=max_length, device=devices[0], progress=True), False
+        yield Encoder.load(model, max_length=max_length, device=devices[0], dtype=dtype, progress=True), False
         return
     from unmask.engine.pool import EncoderPool
 
-    with EncoderPool.load(model, devices=devices, max_length=max_length, progress=True) as pool:
+    with EncoderPool.load(model, devices=devices, max_length=max_length, dtype=dtype, progress=True) as pool:
         yield pool, True
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from unmask.cli.common import DEFAULT_MODEL, JsonOption, load, made, option_model, print_json, print_table
+from unmask.cli.common import DEFAULT_MODEL, DtypeOption, JsonOption, load, made, option_model, print_json, print_table
 
 if TYPE_CHECKING:
     from unmask.encoder import Encoder
@@ -20,6 +20,8 @@ def info(
     adapter: Annotated[
         list[str] | None, typer.Option("--adapter", help="Adapter on top; may be given several times, in order.")
     ] = None,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, mps, cuda:0 …")] = "auto",
+    dtype: DtypeOption = "auto",
     json: JsonOption = False,
 ) -> None:
     """Load a model and say what it is: layout, size, pooling, and the proof that it sees both ways.
@@ -27,8 +29,9 @@ def info(
     Examples:
         unmask info smollm2-135m
         unmask info smollm2-135m --json
+        unmask info smollm2-135m --device cpu --dtype fp8
     """
-    facts = describe(load(model, adapters=adapter or ()))
+    facts = describe(load(model, adapters=adapter or (), device=device, dtype=dtype))
     if json:
         print_json(facts)
         return
