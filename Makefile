@@ -10,7 +10,7 @@ DATA ?= ../shared/data/dev
 EVALUATION := experiments/results/evaluation
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test test-slow demo gateway bench bench-train bench-serve evaluate clean
+.PHONY: help setup check test test-slow demo gateway bench bench-train bench-gpu bench-serve evaluate advisories clean
 
 help:  ## list the tasks
 	@sed -n 's/^\([a-z-]*\):.*##\(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -43,6 +43,9 @@ bench: $(VENV)/.dev $(VENV)/.ready  ## this machine: Unmask, sentence-transforme
 bench-train: $(VENV)/.dev $(VENV)/.ready  ## this machine: training steps of Unmask and llm2vec, their floor
 	$(BIN)/python benchmarks/train.py
 
+bench-gpu: $(VENV)/.dev $(VENV)/.ready  ## a CUDA device: encoding and training, their floor and their peers; under 10 minutes (GPU='--shape smollm2-135m')
+	$(BIN)/python benchmarks/gpu.py $(GPU)
+
 bench-serve: $(VENV)/.dev $(VENV)/.ready  ## this machine: the server under load, and other servers; 20 minutes (SERVE='--only fake')
 	$(BIN)/python benchmarks/serve.py $(SERVE)
 
@@ -53,6 +56,9 @@ evaluate: $(VENV)/.dev $(VENV)/.ready  ## our encoders on the development sets (
 	$(BIN)/unmask eval compare $(EVALUATION)/* --output docs/evaluation.html --replace
 	$(BIN)/python -m experiments.readme_table
 	$(BIN)/python -m unmask.gateway.catalogue.measuring $(EVALUATION)
+
+advisories:  ## every version of constraints.txt against the published advisories; needs PyPI itself
+	@$(PYTHON) deploy/advisories.py
 
 clean:  ## remove .venv and everything made by tools
 	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .bench

@@ -8,9 +8,11 @@ step that does nothing but matrix products at the measured rate reaches two thir
 
 from __future__ import annotations
 
+import gc
 import json
 import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,10 +27,11 @@ import unmask
 from unmask.backbone.loading import Backbone
 from unmask.text import TokenizedText
 from unmask.tokenizers import ModelTokenizer
+from unmask.training.data.rows import Row
 from unmask.training.loop import make_optimizer
 from unmask.training.recipe import Mntp, SimCse, Stage
 from unmask.training.sharing import Run
-from unmask.training.steps import TOKENS, make_step
+from unmask.training.steps import TOKENS, Outcome, make_step
 from unmask.training.trainee import Trainee
 
 RESULT: Final = Path(__file__).parent / "results" / "train-gpu.json"
@@ -77,14 +80,9 @@ def measure(
 
 def _measure(shape: dict[str, Any], stage: Stage, rounds: int, seed: int, device: torch.device) -> dict[str, Any]:
     torch.manual_seed(seed)
+    start_peak(device)
     backbone = _backbone(shape, device)
-    trainee = Trainee(backbone, stage.lora, attention_dropout=stage.attention_dropout, checkpointing=True)
-    accelerator = Accelerator(cpu=device.type == "cpu")
-    optimizer = make_optimizer(stage, trainee.parameters_trained)
-    model, optimizer = accelerator.prepare(trainee, optimizer)
-    trainee.train()
-    run = Run(trainee=trainee, model=model, accelerator=accelerator, seed=seed)
-    step = make_step(stage, run, tokenizer=_tokenizer(), base=Path(), pooling="mean")
+    step = PackedStep(stage, backbone, seed=seed)
     ids = torch.randint(3, shape["vocab_size"], (stage.batch, stage.max_length)).tolist()
     rows = [(TokenizedText(ids=row, start=0),) for row in ids]
     seconds: list[float] = []
@@ -92,36 +90,88 @@ def _measure(shape: dict[str, Any], stage: Stage, rounds: int, seed: int, device
     for number in range(rounds + 1):
         begun = time.perf_counter()
         tokens = step(rows, number).tokens
-        accelerator.clip_grad_norm_(trainee.parameters_trained, stage.clip)
-        optimizer.step()
-        optimizer.zero_grad()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
         seconds.append(time.perf_counter() - begun)
-    peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
-    mntp = isinstance(stage, Mntp)
-    masked = round(stage.mask_rate * tokens) if isinstance(stage, Mntp) else 0
-    count = operations(
-        shape_of(_plain(shape), backbone.config),
-        [stage.max_length] * (tokens // stage.max_length),
-        rank=stage.lora.rank,
-        masked=masked,
-    )
-    together = min(tokens, TOKENS["cuda"])
-    head = backbone.model.get_input_embeddings().weight if mntp else None
-    rate = product_rate(backbone.model, head, tokens=together, masked=min(masked, 4096), repeats=max(rounds, 1))
+    peak = peak_of(device)
     middle = statistics.median(seconds[1:])
-    accelerator.free_memory()
+    lengths = [stage.max_length] * (tokens // stage.max_length)
+    counted = floor_of(backbone, shape, stage, lengths, repeats=max(rounds, 1))
+    step.close()
     return {
         "tokens": tokens,
         "seconds": seconds[1:],
         "tokens_per_second": tokens / middle,
-        "products_per_second": rate,
-        "operations": count.counted,
-        "share": count.counted / middle / rate,
-        "attention_share": count.attention_share,
+        "share": counted["operations"] / middle / counted["products_per_second"],
         "peak": peak,
+        **counted,
     }
+
+
+class PackedStep:
+    """Our step of a stage in a process of its own: gradients, then the optimiser.
+
+    Args:
+        stage: its settings.
+        backbone: changed in place, with gradient checkpointing.
+        seed: of all that is drawn.
+    """
+
+    def __init__(self, stage: Stage, backbone: Backbone, *, seed: int) -> None:
+        self._device, self._stage = backbone.device, stage
+        trainee = Trainee(backbone, stage.lora, attention_dropout=stage.attention_dropout, checkpointing=True)
+        self._accelerator = Accelerator(cpu=self._device.type == "cpu")
+        self._parameters = trainee.parameters_trained
+        model, self._optimizer = self._accelerator.prepare(trainee, make_optimizer(stage, self._parameters))
+        trainee.train()
+        run = Run(trainee=trainee, model=model, accelerator=self._accelerator, seed=seed)
+        self._step = make_step(stage, run, tokenizer=_tokenizer(), base=Path(), pooling="mean")
+
+    def __call__(self, rows: Sequence[Row], number: int) -> Outcome:
+        """Take step ``number`` with ``rows``, and return when the device has done it."""
+        outcome = self._step(rows, number)
+        self._accelerator.clip_grad_norm_(self._parameters, self._stage.clip)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        if self._device.type == "cuda":
+            torch.cuda.synchronize()
+        return outcome
+
+    def close(self) -> None:
+        """Let go of what accelerate holds."""
+        self._accelerator.free_memory()
+
+
+def floor_of(
+    backbone: Backbone, shape: dict[str, Any], stage: Stage, lengths: Sequence[int], *, repeats: int
+) -> dict[str, Any]:
+    """Count a step's operations and measure the rate of its matrix products.
+
+    Args:
+        backbone: whose products are timed.
+        shape: fields of its configuration.
+        stage: its settings.
+        lengths: tokens of each text that goes through the model, both views of SimCSE.
+        repeats: how often the products are timed; the median counts.
+    """
+    tokens, mntp = sum(lengths), isinstance(stage, Mntp)
+    masked = round(stage.mask_rate * tokens) if isinstance(stage, Mntp) else 0
+    count = operations(shape_of(_plain(shape), backbone.config), lengths, rank=stage.lora.rank, masked=masked)
+    together = min(tokens, TOKENS["cuda"])
+    head = backbone.model.get_input_embeddings().weight if mntp else None
+    rate = product_rate(backbone.model, head, tokens=together, masked=min(masked, 4096), repeats=repeats)
+    return {"operations": count.counted, "attention_share": count.attention_share, "products_per_second": rate}
+
+
+def start_peak(device: torch.device) -> None:
+    """Begin to look for the most memory in use, anew."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak_of(device: torch.device) -> int:
+    """Return the most bytes in use on a GPU since :func:`start_peak`, 0 elsewhere."""
+    return torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
 
 
 def _backbone(shape: dict[str, Any], device: torch.device) -> Backbone:

@@ -107,7 +107,7 @@ def _products(model: nn.Module, tokens: int) -> list[Callable[[], Tensor]]:
             continue
         size = layer.in_features
         if size not in rows:
-            rows[size] = torch.randn(tokens, size).to(like)
+            rows[size] = torch.randn(tokens, size, device=like.device, dtype=like.dtype)
             eight[size] = rounded(rows[size])
         if isinstance(layer, Float8Linear):
             products.append(partial(layer.product, *eight[size], like.dtype))

@@ -44,6 +44,8 @@ LEAST: Final = 256
 #: Texts, and characters, that are sorted by length together; what a stream holds in memory.
 WINDOW_TEXTS: Final = 4096
 WINDOW_CHARACTERS: Final = 4_000_000
+#: Texts of the first window, each twice as large as the one before: a device must not wait for the tokens of thousands.
+FIRST_WINDOW: Final = {"cuda": 256}
 
 
 def check(texts: Iterable[str | Text], instruction: str | None, empty: Empty) -> Iterator[Text | None]:
@@ -98,8 +100,10 @@ class Pipeline:
         with ThreadPoolExecutor(1, thread_name_prefix="tokenize") as ahead:
             waiting: Future[list[TokenizedText | None]] | None = None
             first = 0
+            size = FIRST_WINDOW.get(self.backbone.device.type, WINDOW_TEXTS)
             while True:
-                window = take_window(texts)
+                window = take_window(texts, size)
+                size = min(2 * size, WINDOW_TEXTS)
                 upcoming = ahead.submit(self._tokenize, window, first, truncate) if window else None
                 if waiting is not None:
                     yield self._compute(waiting.result(), bar)

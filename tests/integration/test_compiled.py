@@ -11,9 +11,10 @@ from torch._dynamo.utils import counters
 
 from tests.integration.test_families import CASES, build
 from unmask.backbone.attention import GIVEN, kernels_used
-from unmask.backbone.compiled import SMALLEST, CompiledLayers, padded, room_for
+from unmask.backbone.compiled import SMALLEST, CompiledLayers, compiled_layers, padded, room_for
 from unmask.backbone.layout import Layout
 from unmask.backbone.loading import Backbone
+from unmask.errors import UnsupportedModelError
 
 #: Two layers of a kind do not always share a graph: those with a window, or without rotation, are another kind.
 KINDS = {"qwen2-window": 2, "gemma2": 2, "gemma3_text": 2, "smollm3": 2, "gpt_oss": 2}
@@ -95,8 +96,16 @@ def test_own_layers_come_back_when_a_pass_fails(monkeypatch: pytest.MonkeyPatch)
 def test_what_does_not_compile_whole_is_an_error_and_no_slow_path() -> None:
     backbone = Backbone(build("llama"))
     backbone.model.layers[1].register_forward_pre_hook(lambda *_: torch._dynamo.graph_break())
-    with pytest.raises(torch._dynamo.exc.Unsupported):
+    with pytest.raises(UnsupportedModelError, match=r"cannot compile.*TORCHDYNAMO_DISABLE=1"):
         CompiledLayers(backbone.model, "eager")(torch.arange(9), Layout((9,)))
+
+
+def test_torch_can_be_told_not_to_compile() -> None:
+    backbone = Backbone(build("llama"))
+    config: Any = torch._dynamo.config
+    assert compiled_layers(backbone.model) is not None
+    with config.patch(disable=True):
+        assert compiled_layers(backbone.model) is None
 
 
 @pytest.mark.parametrize(

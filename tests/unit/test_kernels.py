@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import warnings
 from types import ModuleType
@@ -106,11 +107,13 @@ def by_bounds(
     )
 
 
-def varlen_double(q: Tensor, k: Tensor, v: Tensor, *bounds: Any, enable_gqa: bool, **others: Any) -> Tensor:
+def varlen_double(q: Tensor, k: Tensor, v: Tensor, *bounds: Any, enable_gqa: bool = False, **others: Any) -> Tensor:
     first, second, longest, other = bounds
     assert first is second
     assert first.dtype == torch.int32
-    assert enable_gqa
+    assert enable_gqa == (k.shape[1] != q.shape[1])
+    if not enable_gqa:
+        k, v = k[:, :: HEADS // KV_HEADS], v[:, :: HEADS // KV_HEADS]
     assert longest == other == int(first.diff().max())
     return by_bounds(q, k, v, first, others.pop("window_size"), others.pop("scale"), 0.0)
 
@@ -129,6 +132,7 @@ def test_a_flash_kernel_is_asked_for_the_same(
     name: str, causal: bool, window: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch_varlen, "varlen_attn", varlen_double)
+    monkeypatch.setattr(kernels, "offers", lambda: BOTH)
     package = ModuleType("flash_attn")
     package.flash_attn_varlen_func = flash_double  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "flash_attn", package)
@@ -139,8 +143,31 @@ def test_a_flash_kernel_is_asked_for_the_same(
     assert (KERNELS[name](query, key, value, layout, scoring) - expected).abs().max() < 1e-5
 
 
-def test_torch_offers_variable_lengths_with_windows_and_groups() -> None:
-    assert offers().varlen
+def test_heads_are_repeated_for_a_torch_that_knows_no_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch_varlen, "varlen_attn", varlen_double)
+    monkeypatch.setattr(kernels, "offers", lambda: Offers(varlen=True, flash=False, grouped=False))
+    layout, (query, key, value) = Layout((5, 9)), states(14)
+    expected = kernels.runs(query, key, value, layout, Scoring())
+    assert (kernels.varlen(query, key, value, layout, Scoring()) - expected).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("taken", "expected"),
+    [
+        (("scale", "window_size", "enable_gqa"), (True, True)),
+        (("scale", "window_size"), (True, False)),
+        (("is_causal",), (False, False)),
+    ],
+)
+def test_what_the_installed_torch_takes_is_looked_up(
+    taken: tuple[str, ...], expected: tuple[bool, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def signature(_: object) -> Any:
+        return inspect.Signature([inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in taken])
+
+    monkeypatch.setattr("unmask.backbone.kernels.inspect.signature", signature)
+    found = offers.__wrapped__()
+    assert (found.varlen, found.grouped) == expected
 
 
 # --- FlexAttention -----------------------------------------------------------------------------------
@@ -165,6 +192,16 @@ def test_flex_attends_as_runs_do(lengths: tuple[int, ...], causal: bool, scoring
     query, key, value = states(sum(lengths))
     expected = kernels.runs(query, key, value, layout, scoring)
     assert (KERNELS["flex"](query, key, value, layout, scoring) - expected).abs().max() < 1e-5
+
+
+@pytest.mark.slow
+def test_flex_gives_the_same_when_it_is_compiled() -> None:
+    # On a CPU torch compiles it without the sums that sinks need.
+    layout, scoring = Layout(LENGTHS[2]), Scoring(softcap=5.0, window=8)
+    query, key, value = states(sum(LENGTHS[2]))
+    with torch.inference_mode():
+        found = flex.attend(query, key, value, layout, scoring)
+    assert (found - kernels.runs(query, key, value, layout, scoring)).abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("window", [None, 8, 128, 200])

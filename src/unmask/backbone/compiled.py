@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 from unmask.backbone.attention import GIVEN, given
 from unmask.backbone.bidirectional import decoder_layers
 from unmask.backbone.layout import Layout
+from unmask.errors import UnsupportedModelError
 
 #: Tokens that the smallest row is padded to; the others double it. So at most half of a row is padding, and a row that
 #: was packed to a budget of such a size has hardly any.
@@ -43,6 +44,12 @@ def padded(layout: Layout) -> Layout:
     return Layout(layout.lengths + (_FILLER,) * whole + ((rest,) if rest else ()), causal=layout.causal)
 
 
+def compiled_layers(model: PreTrainedModel) -> CompiledLayers | None:
+    """Return a model with its layers compiled, or None where torch was told not to (``TORCHDYNAMO_DISABLE=1``)."""
+    config: Any = torch._dynamo.config
+    return None if config.disable else CompiledLayers(model)
+
+
 class CompiledLayers:
     """A model whose layers are compiled; called like :meth:`unmask.backbone.loading.Backbone.hidden`.
 
@@ -62,15 +69,25 @@ class CompiledLayers:
         ]
 
     def __call__(self, ids_T: Tensor, layout: Layout) -> Tensor:
-        """Return the last hidden states, ``[T, D]``."""
+        """Return the last hidden states, ``[T, D]``.
+
+        Raises:
+            UnsupportedModelError: torch cannot compile the layers.
+        """
         tokens = len(ids_T)
         room = room_for(tokens)
         if tokens != room:
             layout = padded(layout)
             ids_T = torch.nn.functional.pad(ids_T, (0, room - tokens))
         positions = layout.on(ids_T.device).positions
-        with given(layout), self._standing_in(), _limits():
-            out = self._model(input_ids=ids_T[None], position_ids=positions[None], layout=GIVEN, use_cache=False)
+        try:
+            with given(layout), self._standing_in(), _limits():
+                out = self._model(input_ids=ids_T[None], position_ids=positions[None], layout=GIVEN, use_cache=False)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            raise UnsupportedModelError(
+                f"torch cannot compile the layers of this model: {str(error).strip().splitlines()[0]} It needs a C "
+                "compiler and Triton. TORCHDYNAMO_DISABLE=1 in the environment runs them as they are, more slowly."
+            ) from error
         states: Tensor = out.last_hidden_state[0, :tokens]
         return states
 

@@ -31,7 +31,8 @@ Mod = Callable[..., Tensor]
 
 def attend(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scoring: Scoring) -> Tensor:
     """Attend once for the whole row; see :mod:`unmask.backbone.kernels`."""
-    out_HTE, extra = compiled()(
+    sums = scoring.sinks is not None
+    found = compiled()(
         query[None],
         key[None],
         value[None],
@@ -39,13 +40,14 @@ def attend(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scoring: S
         block_mask=block_mask(layout, scoring.window, query.device),
         scale=scoring.scale,
         enable_gqa=query.shape[0] != key.shape[0],
-        return_aux=AuxRequest(lse=True),
+        return_aux=AuxRequest(lse=True) if sums else None,
     )
-    if scoring.sinks is not None:
+    out_HTE, lse = (found[0][0], found[1].lse[0]) if sums else (found[0], None)
+    if scoring.sinks is not None and lse is not None:
         # A sink adds exp(sink) to the sum under every weight: exp(lse) / (exp(lse) + exp(sink)) of each remains.
-        kept = torch.sigmoid(extra.lse - scoring.sinks.float()[None, :, None])
+        kept = torch.sigmoid(lse - scoring.sinks.float()[:, None])
         out_HTE = out_HTE * kept[..., None].to(out_HTE.dtype)
-    attended: Tensor = out_HTE[0].transpose(0, 1)
+    attended: Tensor = out_HTE.transpose(0, 1)
     return attended
 
 

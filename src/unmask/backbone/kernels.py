@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from types import MappingProxyType
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import numpy as np
 import torch
@@ -42,12 +42,14 @@ class Offers:
     """Which kernels the installed packages offer on a GPU.
 
     Attributes:
-        varlen: ``torch.nn.attention.varlen`` with windows and grouped heads.
+        varlen: ``torch.nn.attention.varlen`` with windows (torch 2.11).
         flash: the package ``flash-attn``.
+        grouped: whether the first takes fewer heads of keys than of queries (torch 2.12).
     """
 
     varlen: bool
     flash: bool
+    grouped: bool = True
 
 
 @cache
@@ -56,10 +58,14 @@ def offers() -> Offers:
     try:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:
-        varlen = False
+        taken: set[str] = set()
     else:
-        varlen = {"scale", "window_size", "enable_gqa"} <= set(inspect.signature(varlen_attn).parameters)
-    return Offers(varlen=varlen, flash=find_spec("flash_attn") is not None)
+        taken = set(inspect.signature(varlen_attn).parameters)
+    return Offers(
+        varlen={"scale", "window_size"} <= taken,
+        flash=find_spec("flash_attn") is not None,
+        grouped="enable_gqa" in taken,
+    )
 
 
 def choose(query: Tensor, scoring: Scoring, offered: Offers) -> str:
@@ -119,6 +125,8 @@ def padded(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scoring: S
     for group in groups:
         count, length = group.real.shape
         q, k, v = (_texts(state.index_select(1, group.source), count, length) for state in (query, key, value))
+        # With a mask, torch's fused kernels know no grouped heads.
+        k, v = (state.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for state in (k, v))
         seen = group.real[:, None, None, :]
         allowed = _allowed(length, layout.causal, scoring.window, device)
         if allowed is None and layout.causal:
@@ -126,9 +134,7 @@ def padded(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scoring: S
         if allowed is not None:
             # A place that is not real sees all: of nothing, no kernel makes a weight.
             seen = seen & allowed | ~group.real[:, None, :, None]
-        out = scaled_dot_product_attention(
-            q, k, v, attn_mask=seen, dropout_p=scoring.dropout, scale=scoring.scale, enable_gqa=True
-        )
+        out = scaled_dot_product_attention(q, k, v, attn_mask=seen, dropout_p=scoring.dropout, scale=scoring.scale)
         parts.append(out.transpose(1, 2).flatten(0, 1))
     return torch.cat(parts).index_select(0, back_T)
 
@@ -172,10 +178,13 @@ def varlen(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scoring: S
     bounds, longest = layout.on(query.device).bounds, layout.longest
     q, k, v = (state.transpose(0, 1).contiguous() for state in (query, key, value))
     window = scoring.flash_window(causal=layout.causal)
-    grouped = q.shape[1] != k.shape[1]
-    out = varlen_attn(
-        q, k, v, bounds, bounds, longest, longest, scale=scoring.scale, window_size=window, enable_gqa=grouped
-    )
+    options: dict[str, Any] = {}
+    if q.shape[1] != k.shape[1]:
+        if offers().grouped:
+            options = {"enable_gqa": True}
+        else:
+            k, v = (state.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for state in (k, v))
+    out = varlen_attn(q, k, v, bounds, bounds, longest, longest, scale=scoring.scale, window_size=window, **options)
     return cast("Tensor", out)
 
 

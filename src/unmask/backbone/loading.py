@@ -18,7 +18,7 @@ from transformers.utils import logging as transformers_logging
 from unmask.backbone import attention, float8
 from unmask.backbone.adapters import apply_adapter
 from unmask.backbone.bidirectional import SAME, Proof, decoder_layers, prove, set_direction
-from unmask.backbone.compiled import CompiledLayers
+from unmask.backbone.compiled import CompiledLayers, compiled_layers
 from unmask.backbone.families import FAMILIES, Family, family_of
 from unmask.backbone.fused import FusedStack, fuse
 from unmask.backbone.layout import Layout
@@ -91,15 +91,16 @@ class Backbone:
     def _fast_form(self) -> FusedStack | CompiledLayers | None:
         """Return a faster form of the model if it has one that gives the same states; made when first asked for."""
         if self._to_quicken:
-            # Joined in inference mode, weights that were made outside of it could no longer be trained.
-            made_in = any(weight.is_inference() for weight in self.model.parameters())
-            with torch.inference_mode(mode=made_in), torch.no_grad():
+            # Joined in inference mode, weights that were made outside of it could no longer be trained. Compiling joins
+            # none, and what is compiled outside of inference mode would be compiled once more within.
+            within = self.device.type == "cuda" or any(weight.is_inference() for weight in self.model.parameters())
+            with torch.inference_mode(mode=within), torch.no_grad():
                 self._fast = self._quicken()
             self._to_quicken = False
         return self._fast
 
     def _quicken(self) -> FusedStack | CompiledLayers | None:
-        fast = CompiledLayers(self.model) if self.device.type == "cuda" else fuse(self.model)
+        fast = compiled_layers(self.model) if self.device.type == "cuda" else fuse(self.model)
         if fast is None:
             return None
         ids = (torch.arange(3, 53) * 97 % self.config.vocab_size).to(self.device)
