@@ -39,4 +39,6 @@ def test_the_largest_power_of_two_that_fits(fixed: int, a_token: int, free: int,
 
 
 def test_a_second_pass_that_took_less_is_no_negative_memory() -> None:
-    assert largest_budget(lambda tokens: 1_000_000 - tokens, 2_000_000, 4096) == 4096
+    peaks = {512: 1_000_000, 1024: 900_000}
+    assert largest_budget(peaks.__getitem__, int(850_000 / SHARE), 4096) == LEAST
+    assert largest_budget(peaks.__getitem__, int(950_000 / SHARE), 4096) == 4096
