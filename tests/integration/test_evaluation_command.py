@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from mteb.get_tasks import _TASKS_REGISTRY
 
 from tests import mteb_tasks as local
 from tests.integration.conftest import Unmask
-from tests.tiny import write_home
 from unmask.evaluation.bootstrap import difference, intervals
 from unmask.evaluation.compare.reading import read_entrant
 from unmask.evaluation.outcome import read_model, read_results
@@ -25,26 +23,14 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def model_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache folder in which the short names are tiny models."""
-    return write_home(tmp_path_factory.mktemp("home"), hidden_size=64)
-
-
 @pytest.fixture(autouse=True)
-def home(model_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of it, in which no vectors are kept yet, and a working directory; mteb knows our tasks."""
-    folder = tmp_path / "home"
-    shutil.copytree(model_home, folder)
-    monkeypatch.setenv("UNMASK_HOME", str(folder))
-    monkeypatch.setattr("unmask.hub.locate.SHIPPED", folder / "encoders")
+def home(own_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home without vectors, few resamples, and an mteb that knows our tasks."""
     for function in (intervals, difference):
         monkeypatch.setitem(function.__kwdefaults__ or {}, "resamples", 30)
     for task in (local.LocalPublished, local.LocalRetrieval, local.LocalFailing):
         monkeypatch.setitem(_TASKS_REGISTRY, task.metadata.name, task)
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
-    return folder
+    return own_home
 
 
 def vectors_in(folder: Path) -> int:

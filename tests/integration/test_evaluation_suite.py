@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from tests.integration.conftest import Unmask
-from tests.tiny import write_home
 from unmask import Encoder
 from unmask.evaluation.bootstrap import intervals
 from unmask.evaluation.outcome import read_results
@@ -30,23 +29,11 @@ NAMED = ("--tasks", ",".join(TASKS))
 RESAMPLES = 30
 
 
-@pytest.fixture(scope="module")
-def model_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache folder in which the short names are tiny models."""
-    return write_home(tmp_path_factory.mktemp("home"), hidden_size=64)
-
-
 @pytest.fixture(autouse=True)
-def home(model_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of it, in which no vectors are kept yet, and a working directory."""
-    folder = tmp_path / "home"
-    shutil.copytree(model_home, folder)
-    monkeypatch.setenv("UNMASK_HOME", str(folder))
-    monkeypatch.setattr("unmask.hub.locate.SHIPPED", folder / "encoders")
+def home(own_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home without vectors, and few resamples."""
     monkeypatch.setitem(intervals.__kwdefaults__ or {}, "resamples", RESAMPLES)
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
-    return folder
+    return own_home
 
 
 def kept(home: Path) -> int:
