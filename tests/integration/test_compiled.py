@@ -11,7 +11,7 @@ from torch._dynamo.utils import counters
 
 from tests.integration.test_families import CASES, build
 from unmask.backbone.attention import GIVEN, kernels_used
-from unmask.backbone.compiled import SMALLEST, CompiledLayers, compiled_layers, padded, room_for
+from unmask.backbone.compiled import SMALLEST, CompiledLayers, compiled_layers, padded, room_for, rooms
 from unmask.backbone.layout import Layout
 from unmask.backbone.loading import Backbone
 from unmask.errors import UnsupportedModelError
@@ -118,6 +118,12 @@ def test_rows_are_padded_to_a_few_sizes(tokens: int, room: int) -> None:
     assert layout.lengths[:tokens] == (1,) * tokens
     assert max(layout.lengths) <= 64
     assert layout.causal
+
+
+def test_the_sizes_up_to_a_budget() -> None:
+    assert rooms(1) == [256]
+    assert rooms(2048) == [256, 512, 1024, 2048]
+    assert rooms(2049)[-1] == room_for(2049) == 4096
 
 
 @torch.inference_mode()

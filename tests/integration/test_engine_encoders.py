@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
@@ -21,6 +22,8 @@ from tests.integration.test_engine import children
 from tests.tiny import write_base, write_published
 from unmask import Encoder, Text
 from unmask import checkpoint as checkpoints
+from unmask.backbone.layout import Layout
+from unmask.backbone.loading import Backbone
 from unmask.engine.encoding import Encoders, LoadedEncoder
 from unmask.engine.engine import Engine
 from unmask.engine.settings import EngineSettings, ModelSettings
@@ -199,6 +202,37 @@ def test_a_text_without_a_vector_fails_alone(running: Running, encoders: dict[st
     assert isinstance(error, EncodingFailedError)
     assert str(error).startswith(f"Text {len(good)} could not be encoded, alone and again: its vector holds numbers")
     assert same(np.concatenate(others), encoders["base"].encode(good, normalize=False))
+
+
+def test_of_compiled_layers_every_size_is_run_before_the_first_request(
+    models: dict[str, ModelSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = Encoders("cpu", None).load(models["base"].weights)
+    monkeypatch.setattr(Backbone, "form", property(lambda _: "compiled"))
+    seen: list[int] = []
+    own = Backbone.hidden
+
+    def hidden(backbone: Backbone, ids_T: torch.Tensor, layout: Layout) -> torch.Tensor:
+        seen.append(len(ids_T))
+        return own(backbone, ids_T, layout)
+
+    monkeypatch.setattr(Backbone, "hidden", hidden)
+    monkeypatch.setattr("unmask.pipeline.LEAST", 10**9)  # else a pack is cut in a part for each core
+    loaded.warm_up()
+    assert seen == [256, 512, 1024, 2048]
+
+
+def test_padding_behind_a_row_changes_no_vector(
+    models: dict[str, ModelSettings], encoders: dict[str, Encoder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = ["one", "The cat sleeps in the house.", "A river runs through the valley. " * 7]
+    expected = encoders["base"].encode(texts)
+    monkeypatch.setattr(Backbone, "form", property(lambda _: "compiled"))
+    padded = Encoder.load(models["base"].source, device="cpu")
+    assert np.abs(padded.encode(texts) - expected).max() < 1e-5
+    assert (
+        padded.encode_tokens(texts[:1])[0].vectors.shape == encoders["base"].encode_tokens(texts[:1])[0].vectors.shape
+    )
 
 
 def test_a_model_without_any_numbers_is_not_ready(

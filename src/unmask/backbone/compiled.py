@@ -37,6 +37,14 @@ def room_for(tokens: int) -> int:
     return max(SMALLEST, 1 << (tokens - 1).bit_length())
 
 
+def rooms(budget: int) -> list[int]:
+    """Return every size that a row of up to ``budget`` tokens may be padded to."""
+    sizes = [SMALLEST]
+    while sizes[-1] < budget:
+        sizes.append(2 * sizes[-1])
+    return sizes
+
+
 def padded(layout: Layout) -> Layout:
     """Return a layout with texts of padding behind its own, of :func:`room_for` tokens."""
     tokens = sum(layout.lengths)

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from unmask import checkpoint as checkpoints
+from unmask.backbone.compiled import rooms
 from unmask.backbone.families import family_of, template_for
 from unmask.backbone.loading import Backbone, read_config, resolve_device
 from unmask.checkpoint import Checkpoint, Settings
@@ -99,13 +100,19 @@ class LoadedEncoder:
         return np.asarray(self._pipeline.pooled(texts).cpu().numpy(), dtype=np.float32)
 
     def warm_up(self) -> None:
-        """Run one batch.
+        """Run one batch; of compiled layers, one of each size, since the first of a size waits for the compiler.
 
         Raises:
             BackboneError: it gives something that is not a finite number.
         """
-        ids = np.arange(sum(_WARM_UP), dtype=np.int32) % self._vocabulary
-        if not np.isfinite(self.vectors(ids, _WARM_UP, (0,) * len(_WARM_UP))).all():
+        compiled = self._pipeline.backbone.form == "compiled"
+        batches = [(_WARM_UP[-1],) * (room // _WARM_UP[-1]) for room in rooms(self.budget)] if compiled else [_WARM_UP]
+        for lengths in batches:
+            self._try(lengths)
+
+    def _try(self, lengths: Sequence[int]) -> None:
+        ids = np.arange(sum(lengths), dtype=np.int32) % self._vocabulary
+        if not np.isfinite(self.vectors(ids, lengths, (0,) * len(lengths))).all():
             raise BackboneError(
                 "The model's vectors hold numbers that are not finite. Its weights are damaged, or its dtype is too "
                 "narrow: fetch it again, or choose another dtype."

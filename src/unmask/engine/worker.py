@@ -38,14 +38,14 @@ from unmask.engine.messages import (
     parse,
 )
 from unmask.engine.settings import ModelSettings, Weights
-from unmask.errors import BackboneError, CheckpointError, DownloadError, InputError
+from unmask.errors import BackboneError, CheckpointError, DownloadError, InputError, OutOfMemoryError
 
 #: Exit statuses of a worker that ends by itself.
 CLOSED: Final = 0
 BROKEN: Final = 3
 #: What is wrong until somebody mends it: a checkpoint, a setting. Memory, the network or a disk may come back.
 _LASTING: Final = (CheckpointError, BackboneError, InputError, FileNotFoundError, NotADirectoryError, PermissionError)
-_PASSING: Final = (DownloadError,)
+_PASSING: Final = (DownloadError, OutOfMemoryError)
 
 
 class Loaded(Protocol):
