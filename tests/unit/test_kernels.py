@@ -46,16 +46,18 @@ def densely(query: Tensor, key: Tensor, value: Tensor, allowed: Tensor, scoring:
 
 
 def seen(layout: Layout, window: int | None) -> Tensor:
-    """Return who sees whom, pair by pair."""
-    places = [(text, place) for text, length in enumerate(layout.lengths) for place in range(length)]
-    rows = []
-    for text, i in places:
-        row = []
-        for other, j in places:
-            back, ahead = (window, window) if window is not None and not layout.causal else ((window or 9999) - 1, 9999)
-            row.append(other == text and -ahead <= i - j <= back and (j <= i or not layout.causal))
-        rows.append(row)
-    return torch.tensor(rows)
+    """Return who sees whom, pair by pair, ``[T, T]``."""
+    text = np.repeat(np.arange(len(layout.lengths)), layout.lengths)
+    place = np.concatenate([np.arange(length) for length in layout.lengths])
+    distance = place[:, None] - place[None, :]
+    allowed = text[:, None] == text[None, :]
+    if layout.causal:
+        allowed &= distance >= 0
+        if window is not None:
+            allowed &= distance < window
+    elif window is not None:
+        allowed &= abs(distance) <= window
+    return torch.from_numpy(allowed)
 
 
 @pytest.mark.parametrize("window", [None, 8])
@@ -211,12 +213,7 @@ def test_a_block_mask_names_the_blocks_that_hold_something_and_no_more(
     lengths: tuple[int, ...], causal: bool, window: int | None
 ) -> None:
     layout = Layout(lengths, causal=causal)
-    begins = np.cumsum(lengths) - np.asarray(lengths)
-    text = np.repeat(np.arange(len(lengths)), lengths)
-    place = np.arange(len(text)) - begins[text]
-    distance = place[:, None] - place[None, :]
-    left = 10**6 if window is None else window - causal
-    allowed = (text[:, None] == text[None, :]) & (distance <= left) & (-distance <= (0 if causal else left))
+    allowed = seen(layout, window).numpy()
     first, last = flex.key_blocks(layout, window)
     for number in range(len(first)):
         rows = allowed[number * flex.BLOCK : (number + 1) * flex.BLOCK]
