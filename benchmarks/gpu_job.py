@@ -29,7 +29,7 @@ from gpu_texts import Words, learn_tokenizer, mixes
 from train_floor import shape_of
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from unmask.backbone.loading import Backbone
+from unmask.backbone.backbone import Backbone
 from unmask.corpora import stdlib_docstrings
 from unmask.training.recipe import Mntp, SimCse, Stage
 

@@ -16,7 +16,7 @@ from gpu_shapes import encoder_of
 from transformers import PreTrainedTokenizerFast
 
 from unmask import Encoder
-from unmask.backbone.loading import Backbone
+from unmask.backbone.backbone import Backbone
 from unmask.text import Text, TokenizedText
 
 #: Texts that are compared, and others beside which they lie in other packs.

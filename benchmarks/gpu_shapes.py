@@ -17,7 +17,7 @@ from train_gpu import LARGE
 from transformers import AutoModel, LlamaConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from unmask import Encoder
-from unmask.backbone.loading import Backbone
+from unmask.backbone.backbone import Backbone
 from unmask.checkpoint import Checkpoint, Settings
 from unmask.text import BARE
 from unmask.tokenizers import from_transformers

@@ -25,7 +25,7 @@ from torch.nn.functional import cross_entropy, normalize
 from train_gpu import PackedStep, floor_of, peak_of, start_peak
 from transformers import PreTrainedModel
 
-from unmask.backbone.loading import Backbone
+from unmask.backbone.backbone import Backbone
 from unmask.text import TokenizedText
 from unmask.training.recipe import Mntp, SimCse, Stage
 

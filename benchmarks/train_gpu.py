@@ -24,7 +24,7 @@ from train_floor import operations, product_rate, shape_of
 from transformers import AutoModel, LlamaConfig
 
 import unmask
-from unmask.backbone.loading import Backbone
+from unmask.backbone.backbone import Backbone
 from unmask.text import TokenizedText
 from unmask.tokenizers import ModelTokenizer
 from unmask.training.data.rows import Row

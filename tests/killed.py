@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from unmask.backbone.loading import Backbone
+from unmask.backbone.backbone import Backbone
 from unmask.checkpoint import saving
 from unmask.cli import app
 from unmask.cli.outcome import run

@@ -26,8 +26,8 @@ from peft import PeftModel
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from unmask import checkpoint as checkpoints
+from unmask.backbone.backbone import Backbone
 from unmask.backbone.families import TEMPLATES, template_for
-from unmask.backbone.loading import Backbone
 from unmask.checkpoint import ADAPTER_FILE, LLM2VEC_FILE, Checkpoint, Settings, reference_pooling
 from unmask.encoder import Encoder
 from unmask.errors import InputError

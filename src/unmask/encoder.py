@@ -14,8 +14,9 @@ import torch
 from numpy.typing import NDArray
 
 from unmask import checkpoint as checkpoints
+from unmask.backbone.backbone import Backbone
 from unmask.backbone.families import TEMPLATES, template_for
-from unmask.backbone.loading import Backbone, load_backbone, resolve_device, resolve_dtype
+from unmask.backbone.loading import load_backbone, resolve_device, resolve_dtype
 from unmask.backbone.memory import budget_for
 from unmask.checkpoint import MAX_LENGTH, Checkpoint, Settings, reference_pooling
 from unmask.errors import InputError

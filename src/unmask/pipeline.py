@@ -24,9 +24,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unmask.backbone.backbone import Backbone
 from unmask.backbone.compiled import padded
 from unmask.backbone.layout import Layout
-from unmask.backbone.loading import Backbone
 from unmask.cores import side_by_side
 from unmask.errors import InputError, OutOfMemoryError
 from unmask.packing import parts, plan

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Coroutine, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import pytest
@@ -37,7 +38,7 @@ from unmask.gateway.accounts.errors import (
 )
 from unmask.gateway.accounts.keyring import Keyring
 from unmask.gateway.accounts.keys import Key, KeyLimits
-from unmask.gateway.accounts.ledger import RETRY_SECONDS, Ledger
+from unmask.gateway.accounts.ledger import HOLD_SECONDS, RETRY_SECONDS, Ledger
 from unmask.gateway.accounts.money import Hold, Replay, Retry
 from unmask.gateway.accounts.users import Users
 from unmask.gateway.db.backends import parse_url
@@ -69,6 +70,7 @@ class Books(RuleBasedStateMachine):
         self.clock = Clock()
         self.gateways = [self.open(), self.open()]
         self.credits: dict[str, tuple[int, set[bool]]] = {}
+        self.given: dict[str, Hold] = {}
         self.holds: dict[str, Hold] = {}
         self.fates: dict[str, set[Fate]] = {}
         self.retries: dict[str, tuple[str, str, int]] = {}
@@ -138,7 +140,7 @@ class Books(RuleBasedStateMachine):
         return results
 
     def took(self, hold: Hold) -> None:
-        self.holds[hold.id] = hold
+        self.holds[hold.id] = self.given[hold.id] = hold
         self.fates[hold.id] = {OPEN}
 
     @rule(amount=st.integers(1, 60), fault=FAULTS, gateway=GATEWAYS)
@@ -228,6 +230,33 @@ class Books(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([-90 * 86_400, -7200, -1, 1, 899, 901, 86_400, 90 * 86_400]))
     def jump(self, seconds: int) -> None:
         self.clock.skip(seconds)
+
+    @rule(
+        seconds=st.sampled_from([0, 600, 901]),
+        count=st.integers(1, 6),
+        stale=st.booleans(),
+        fault=FAULTS,
+        gateway=GATEWAYS,
+    )
+    def renew(self, seconds: int, count: int, stale: bool, fault: tuple[int, bool] | None, gateway: int) -> None:
+        """Renew some holds, whatever has become of them: those that are open and have not lapsed, and no others."""
+        self.clock.skip(seconds)
+        some = list(self.holds.values())[-count:]
+        asked = [self.given[hold.id] for hold in some] if stale else some  # as it was when it was reserved
+        (result,) = self.run(self.gather(fault, self.gateways[gateway][0].ledger.renew(asked)))
+        until = self.clock.now + HOLD_SECONDS * 1_000_000
+        ends = dict(self.rows("SELECT id, expires_at FROM holds WHERE user_id = ?"))
+        renewed = {} if isinstance(result, Exception) else {hold.id: hold for hold in result}
+        for hold in some:
+            lasts = self.fate(hold.id) == OPEN and self.clock.now < hold.expires_at < until
+            if not isinstance(result, Exception):
+                assert (hold.id in renewed) == lasts
+            if hold.id in renewed:
+                assert renewed[hold.id].expires_at == until
+            if hold.id in ends:
+                assert ends[hold.id] in ({hold.expires_at, until} if lasts else {hold.expires_at})
+                assert hold.id not in renewed or ends[hold.id] == until
+                self.holds[hold.id] = replace(hold, expires_at=ends[hold.id])
 
     @rule(fault=FAULTS, gateway=GATEWAYS)
     def sweep(self, fault: tuple[int, bool] | None, gateway: int) -> None:

@@ -11,9 +11,9 @@ from torch._dynamo.utils import counters
 
 from tests.integration.test_families import CASES, build
 from unmask.backbone.attention import GIVEN, kernels_used
+from unmask.backbone.backbone import Backbone
 from unmask.backbone.compiled import SMALLEST, CompiledLayers, compiled_layers, padded, room_for, rooms
 from unmask.backbone.layout import Layout
-from unmask.backbone.loading import Backbone
 from unmask.errors import UnsupportedModelError
 
 #: Two layers of a kind do not always share a graph: those with a window, or without rotation, are another kind.

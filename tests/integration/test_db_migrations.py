@@ -16,7 +16,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from tests.bank import bank, order, raw
-from unmask.gateway.accounts.money import Balance, Retry
+from unmask.gateway.accounts.money import Balance, Hold, Retry
 from unmask.gateway.db.database import Database
 from unmask.gateway.db.errors import SchemaError
 from unmask.gateway.db.migrating import current, downgrade, exclusive, head, prepare, upgrade
@@ -141,6 +141,9 @@ def test_a_migration_that_fails_changes_nothing(empty_url: str) -> None:
         ("UPDATE entries SET note = 'x'", "append-only"),
         ("DELETE FROM entries", "append-only"),
         ("UPDATE holds SET amount = 1", "never changes"),
+        ("UPDATE holds SET id = 'b', expires_at = expires_at + 1", "never changes"),
+        ("UPDATE holds SET day = day + 1, expires_at = expires_at + 1", "never changes"),
+        ("UPDATE holds SET expires_at = expires_at - 1", "never changes"),
         ("UPDATE balances SET balance = -1, held = 0", "covered"),
         ("UPDATE balances SET held = balance + 1", "covered"),
         ("UPDATE balances SET held = -1", "covered"),
@@ -183,6 +186,55 @@ def test_the_database_itself_refuses(url: str, statement: str, message: str) -> 
             await b.require_sound()
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    "column", ["user_id", "key_id", "amount", "units", "created_at", "day", "requests_until", "tokens_until"]
+)
+def test_of_a_hold_only_the_end_moves_and_only_on(url: str, column: str) -> None:
+    async def scenario() -> None:
+        async with bank(url) as b:
+            _, key, _ = await b.customer(credit=100)
+            await b.ledger.reserve(order(key, 10))
+            with pytest.raises(REFUSED, match="never changes"):
+                raw(url, f"UPDATE holds SET {column} = {column} + 1")
+            raw(url, "UPDATE holds SET expires_at = expires_at + 1")
+            await b.require_sound()
+
+    asyncio.run(scenario())
+
+
+def test_moving_below_pins_forgets_them_and_has_holds_end_as_they_were_to(url: str) -> None:
+    pin = (
+        "INSERT INTO pins (model, provider, since, mark, probes, texts, dimension, vectors) VALUES ('m', 'a', 1, 'x', "
+    )
+    vectors = "'\\x0000803f00000040'" if url.startswith("postgresql") else "x'0000803f00000040'"
+
+    async def before() -> None:
+        async with bank(url) as b:
+            _, key, _ = await b.customer(credit=100)
+            await b.ledger.reserve(order(key, 10))
+
+    async def after() -> None:
+        async with bank(url) as b:
+            await b.ledger.release(hold)
+            await b.require_sound()
+
+    asyncio.run(before())
+    for wrong in (f"'p', 1, 1, {vectors})", "'p', 1, 1, NULL)", f"'p', -1, -2, {vectors})"):
+        with pytest.raises(REFUSED, match="shape"):
+            raw(url, pin + wrong)
+    raw(url, pin + f"'p', 1, 2, {vectors})")
+    ((hold_id, until),) = raw(url, "UPDATE holds SET expires_at = expires_at + 5 RETURNING id, expires_at")
+    hold = Hold(id=hold_id, user_id=1, amount=10, expires_at=until, retried=False)
+    downgrade(url, "0007")
+    with pytest.raises(REFUSED, match="never changes"):
+        raw(url, "UPDATE holds SET expires_at = expires_at + 1")
+    assert raw(url, "SELECT expires_at FROM holds") == [(until,)]
+    upgrade(url)
+    assert raw(url, "SELECT count(*) FROM pins") == [(0,)]
+    raw(url, "UPDATE holds SET expires_at = expires_at + 1")
+    asyncio.run(after())
 
 
 def test_no_entry_can_be_replaced_or_all_be_emptied(url: str) -> None:

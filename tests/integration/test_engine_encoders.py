@@ -22,8 +22,8 @@ from tests.integration.test_engine import children
 from tests.tiny import write_base, write_published
 from unmask import Encoder, Text
 from unmask import checkpoint as checkpoints
+from unmask.backbone.backbone import Backbone
 from unmask.backbone.layout import Layout
-from unmask.backbone.loading import Backbone
 from unmask.engine.encoding import Encoders, LoadedEncoder
 from unmask.engine.engine import Engine
 from unmask.engine.settings import EngineSettings, ModelSettings

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from tests.tiny import write_base, write_home
 from unmask import Encoder
+from unmask.backbone.backbone import Backbone
 from unmask.backbone.bidirectional import padded_states, set_direction
 from unmask.backbone.layout import Layout
-from unmask.backbone.loading import Backbone
 from unmask.corpora import Entry
 from unmask.errors import InputError
 from unmask.evaluation.analysis import Analysis, ScoredPairs, analyse, report, rows, verdict, write

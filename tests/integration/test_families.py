@@ -12,10 +12,11 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel
 from tests.tiny import fill_weights, write_adapter
 from unmask.backbone import attention
 from unmask.backbone.adapters import apply_adapter
+from unmask.backbone.backbone import Backbone
 from unmask.backbone.bidirectional import padded_states, run
 from unmask.backbone.families import FAMILIES, REFUSED, family_of
 from unmask.backbone.layout import Layout
-from unmask.backbone.loading import Backbone, load_backbone
+from unmask.backbone.loading import load_backbone
 from unmask.errors import NotBidirectionalError, UnsupportedModelError
 
 WINDOW = 8

@@ -13,8 +13,9 @@ from tests.integration.test_families import build
 from tests.tiny import write_base
 from unmask import Encoder
 from unmask.backbone import float8
+from unmask.backbone.backbone import Backbone
 from unmask.backbone.float8 import Float8Linear, convert, rounded
-from unmask.backbone.loading import Backbone, resolve_dtype
+from unmask.backbone.loading import resolve_dtype
 from unmask.errors import InputError, UnsupportedModelError
 from unmask.training.lora import Lora
 from unmask.training.trainee import Trainee

@@ -15,10 +15,10 @@ from tests.integration.test_families import CASES, build
 from tests.tiny import write_base
 from unmask import Encoder
 from unmask.backbone.attention import kernels_used
+from unmask.backbone.backbone import Backbone
 from unmask.backbone.bidirectional import padded_states
 from unmask.backbone.kernels import KERNELS, offers, runs
 from unmask.backbone.layout import Layout
-from unmask.backbone.loading import Backbone
 from unmask.backbone.scoring import Scoring
 from unmask.pooling import pool
 from unmask.training.lora import Lora

@@ -17,6 +17,7 @@ import orjson
 from unmask.engine.fake import FakeEngine
 from unmask.gateway.routing.agreement import PROBES
 from unmask.gateway.routing.counting import joined
+from unmask.gateway.routing.pins import Pins
 from unmask.gateway.routing.router import Router
 from unmask.gateway.routing.routes import (
     Choice,
@@ -203,6 +204,7 @@ class Rig:
         local: put the engine of this process in front.
         choice: how one is chosen.
         settings: of the router.
+        pins: which provider each model is pinned to; None for those of this router alone.
         provider: of every provider elsewhere.
     """
 
@@ -213,6 +215,7 @@ class Rig:
         choice: Choice = "price",
         settings: Mapping[str, Any] | None = None,
         route: Mapping[str, Any] | None = None,
+        pins: Pins | None = None,
         **provider: Any,
     ) -> None:
         self.clock = Clock()
@@ -232,6 +235,7 @@ class Rig:
             now=self.clock,
             sleep=self.clock.sleep,
             chance=random.Random(1),
+            pins=pins,
         )
 
     def remote(self, name: str, **more: Any) -> RemoteProvider:

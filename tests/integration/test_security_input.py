@@ -53,7 +53,8 @@ def test_every_parameter_of_every_page_is_text(place: Place, evil: str) -> None:
 def test_every_field_of_every_form_is_text_and_nothing_breaks(place: Place, evil: str) -> None:
     fields = ("name", "ends", "models", "requests_per_minute", "tokens_per_minute", "spend_per_day", "overlap",
               "wanted", "texts", "instruction", "email", "next", "token", "kind", "amount", "reference",
-              "note", "slug", "url", "model", "key", "weight", "price", "enabled", "reason")  # fmt: skip
+              "note", "slug", "url", "model", "key", "weight", "price", "enabled", "reason", "sure",
+              "mark")  # fmt: skip
     good = {"kind": "top_up", "amount": "1", "ends": "", "wanted": "yes", "overlap": "1"}
     with place.browser(place.boss) as admin:
         token = admin.token()

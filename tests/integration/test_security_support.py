@@ -170,6 +170,7 @@ def secured(folder: Path, **settings: Any) -> Iterator[Place]:
             name="elsewhere", url="https://93.184.216.34/v1", model="theirs", kind="openai", key=key
         )
         kept = running.do(gateway.providers.add(SOON, provider, enabled=False))
+        running.do(gateway.providers.pins.claim(SOON, provider.name, None))
         alice, bob = running.customer(), running.customer()
         running.do(gateway.sessions.begin(alice.id))
         (session,) = running.do(gateway.sessions.of(alice.id))

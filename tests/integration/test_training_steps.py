@@ -24,7 +24,7 @@ from tests.integration.test_families import CASES, build
 from tests.tiny import write_base
 from unmask import Encoder, Text
 from unmask.backbone import attention
-from unmask.backbone.loading import Backbone
+from unmask.backbone.backbone import Backbone
 from unmask.errors import CheckpointError, InputError
 from unmask.packing import plan
 from unmask.pipeline import packed

@@ -184,6 +184,55 @@ def test_a_provider_that_cannot_be_is_not_added(tmp_path: Path) -> None:
     at(tmp_path, use)
 
 
+def test_a_pin_is_forgotten_by_an_admin_who_says_so_and_saw_which_it_is(tmp_path: Path) -> None:
+    async def use(made: Website, client: Client) -> None:
+        pins, action = made.services.providers.pins, f"/admin/pins/{LIVE}/forget"
+        pin = await pins.claim(LIVE, "local", None)
+        sure = {"sure": "yes", "mark": pin.mark}
+        await admin(made, client)
+        page = (await client.get("/admin/providers")).text
+        assert "Pinned to local since" in page
+        assert f'name="mark" value="{pin.mark}"' in page
+        unsure = await client.submit("/admin/providers", action, {"mark": pin.mark})
+        assert unsure.status_code == 422
+        assert "Tick the box" in unsure.text
+        late = await client.submit("/admin/providers", action, {"sure": "yes", "mark": "of another pin"})
+        assert late.status_code == 422
+        assert "pinned anew since you loaded the page" in late.text
+        assert [each.mark for each in await pins.list()] == [pin.mark]
+        without = await client.send_form(action, sure)
+        assert without.status_code == 403  # no token of the form
+        done = await client.submit("/admin/providers", action, sure)
+        assert done.headers["location"] == "/admin/providers?done=forgotten"
+        assert await pins.list() == ()
+        after = (await client.get("/admin/providers?done=forgotten")).text
+        assert "The pin is forgotten" in after
+        assert 'id="pins"' not in after
+
+    at(tmp_path, use)
+
+
+def test_a_pin_that_is_not_there_is_404_and_only_an_admin_forgets_one(tmp_path: Path) -> None:
+    async def use(made: Website, client: Client) -> None:
+        pins = made.services.providers.pins
+        pin = await pins.claim(LIVE, "local", None)
+        await client.sign_in("somebody@example.org")
+        page = (await client.get("/account")).text
+        token = re.search(r'name="csrf" value="([^"]+)"', page)
+        assert token
+        form = {"csrf": token[1], "sure": "yes", "mark": pin.mark}
+        assert (await client.send_form(f"/admin/pins/{LIVE}/forget", form)).status_code == 404
+        assert len(await pins.list()) == 1
+        await client.submit("/account", "/sign-out")
+        await admin(made, client)
+        page = (await client.get("/account")).text
+        token = re.search(r'name="csrf" value="([^"]+)"', page)
+        assert token
+        assert (await client.send_form("/admin/pins/none-such/forget", form | {"csrf": token[1]})).status_code == 404
+
+    at(tmp_path, use)
+
+
 def test_an_account_is_disabled_and_enabled_with_a_reason_that_is_kept(tmp_path: Path) -> None:
     async def use(made: Website, client: Client) -> None:
         await admin(made, client)

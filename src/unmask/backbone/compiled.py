@@ -59,7 +59,7 @@ def compiled_layers(model: PreTrainedModel) -> CompiledLayers | None:
 
 
 class CompiledLayers:
-    """A model whose layers are compiled; called like :meth:`unmask.backbone.loading.Backbone.hidden`.
+    """A model whose layers are compiled; called like :meth:`unmask.backbone.backbone.Backbone.hidden`.
 
     The compiled layers stand in the model while it is called; else its own do.
 

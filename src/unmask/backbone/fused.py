@@ -102,7 +102,7 @@ class _Layer:
 
 
 class FusedStack:
-    """A model's layers, fused; called like :meth:`unmask.backbone.loading.Backbone.hidden`."""
+    """A model's layers, fused; called like :meth:`unmask.backbone.backbone.Backbone.hidden`."""
 
     def __init__(self, model: PreTrainedModel, layers: Sequence[_Layer], norm: _Norm) -> None:
         self._embed: Any = model.get_input_embeddings()

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from unmask.backbone.loading import Backbone
+from unmask.backbone.backbone import Backbone
 from unmask.errors import CheckpointError
 
 _NAME: Final = "lm_head.weight"

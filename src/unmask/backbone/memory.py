@@ -7,8 +7,8 @@ from typing import Final
 
 import torch
 
+from unmask.backbone.backbone import Backbone
 from unmask.backbone.layout import Layout
-from unmask.backbone.loading import Backbone
 
 #: Tokens of one forward pass, where memory allows it (experiments/LOG.md: on a CPU fewer cost products their
 #: efficiency, more gain nothing).

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from unmask._version import __version__
-from unmask.backbone.loading import Backbone
+from unmask.backbone.backbone import Backbone
 from unmask.checkpoint.around_content import InexpressibleError
 from unmask.checkpoint.card import model_card
 from unmask.checkpoint.files import CONFIG_FILE

@@ -12,9 +12,10 @@ import torch
 from numpy.typing import NDArray
 
 from unmask import checkpoint as checkpoints
+from unmask.backbone.backbone import Backbone
 from unmask.backbone.compiled import rooms
 from unmask.backbone.families import family_of, template_for
-from unmask.backbone.loading import Backbone, read_config, resolve_device
+from unmask.backbone.loading import read_config, resolve_device
 from unmask.checkpoint import Checkpoint, Settings
 from unmask.encoder import Encoder
 from unmask.engine.settings import ModelSettings, Weights

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from unmask.backbone.backbone import Backbone
 from unmask.backbone.head import read_head
 from unmask.backbone.layout import Layout
-from unmask.backbone.loading import Backbone
 from unmask.errors import InputError
 from unmask.pipeline import packed
 from unmask.pooling import Pooling, pool

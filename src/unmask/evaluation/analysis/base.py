@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from unmask.backbone.loading import Backbone, load_backbone
+from unmask.backbone.backbone import Backbone
+from unmask.backbone.loading import load_backbone
 from unmask.encoder import Encoder
 from unmask.evaluation.analysis.sample import NotMeasuredError
 from unmask.hub.catalogue import Wheel, base_of, find

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, normalize
 
+from unmask.backbone.backbone import Backbone
 from unmask.backbone.bidirectional import decoder_layers, run, set_direction
-from unmask.backbone.loading import Backbone
 from unmask.errors import InputError
 from unmask.evaluation.analysis.sample import SEED, Sample
 

@@ -7,9 +7,9 @@ A request reserves what it may cost before it is worked on, and is charged when 
     await ledger.settle(hold)                   # answered: charged, exactly once
     await ledger.release(hold)                  # not answered: not charged
 
-Settle once the answer is on its way. A process that dies before leaves a hold, which lapses: the request was not
-answered, or not for sure, and is not billed. Where the database fails at that moment, settle again; each of the calls
-may be made any number of times.
+Settle once the answer is on its way; while it takes long, renew the hold now and then. A process that dies before
+leaves a hold, which lapses: the request was not answered, or not for sure, and is not billed. Where the database fails
+at that moment, settle again; each of the calls may be made any number of times.
 
 What is charged before an answer is there could be charged for nothing; what is answered before it is reserved could be
 answered for nothing. Neither happens in this order.
@@ -19,7 +19,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import insert, literal, select
@@ -37,7 +38,7 @@ from unmask.gateway.db.tables import MOST_AMOUNT, MOST_BALANCE, Integer64, balan
 
 _log = logging.getLogger(__name__)
 
-#: Seconds that a hold lasts: longer than any answer takes.
+#: Seconds that a hold lasts unless it is renewed.
 HOLD_SECONDS: Final = 900
 #: Seconds in which a retry is free.
 RETRY_SECONDS: Final = 86_400
@@ -202,6 +203,31 @@ class Ledger:
             DatabaseUnavailableError: the database cannot be written now; release again, or let it lapse.
         """
         return await self._database.write(lambda transaction: settling.release(transaction, hold), user=hold.user_id)
+
+    async def renew(self, held: Iterable[Hold], *, spent: float = 0.0) -> list[Hold]:
+        """Have the holds of requests that are still under way lapse later: all of their time from now.
+
+        One that was settled or released, or has lapsed, is gone and stays so.
+
+        Args:
+            held: the holds.
+            spent: a share of a hold's time; those that have not spent so much of it are left as they are.
+
+        Returns:
+            Those that were renewed, as they are now.
+
+        Raises:
+            DatabaseUnavailableError: the database cannot be written now; renew them again before they lapse.
+        """
+        now = self._clock()
+        until = now + self._hold
+        due = {hold.id: hold for hold in held if hold.expires_at <= until - int(spent * self._hold)}
+        if not due:
+            return []
+        renewed = await self._database.write(
+            lambda transaction: settling.renew(transaction, due, now=now, until=until), hurry=False
+        )
+        return [replace(due[hold_id], expires_at=until) for hold_id in renewed]
 
     async def sweep(self) -> int:
         """Release the holds whose time is over, forget answers that are too old to be retried.

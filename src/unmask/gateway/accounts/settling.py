@@ -1,10 +1,15 @@
-"""The end of a hold: charged by one INSERT of an entry, or given back by one DELETE; the triggers do the rest."""
+"""The end of a hold: charged by one INSERT of an entry, or given back by one DELETE; the triggers do the rest.
+
+And its time, while the request is under way: moved by one UPDATE of many holds.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Collection
 from typing import Final
 
-from sqlalchemy import Text, delete, func, insert, literal, select
+from sqlalchemy import JSON, FromClause, Text, Update, cast, delete, func, insert, literal, select, update
 
 from unmask.gateway.accounts import retries
 from unmask.gateway.accounts.binds import number, words
@@ -38,6 +43,24 @@ _EXPIRED: Final = Statement(
 )
 
 
+def _renewal(ids: FromClause) -> Update:
+    return (
+        update(holds)
+        .where(holds.c.id.in_(select(ids.c.value)), holds.c.expires_at > _now, holds.c.expires_at < number("until"))
+        .values(expires_at=number("until"))
+        .returning(holds.c.id)
+    )
+
+
+#: The ids of many holds are one value, a list in JSON.
+_RENEW: Final = Statement(
+    {
+        "sqlite": _renewal(func.json_each(words("ids")).table_valued("value")),
+        "postgresql": _renewal(func.json_array_elements_text(cast(words("ids"), JSON)).table_valued("value")),
+    }
+)
+
+
 def settle(
     transaction: Transaction, hold: Hold, amount: int, *, now: int, units: int | None = None, outcome: bytes | None
 ) -> int:
@@ -64,6 +87,15 @@ def release(transaction: Transaction, hold: Hold) -> bool:
     if gone and hold.retried:
         retries.forget(transaction, hold.id)
     return gone
+
+
+def renew(transaction: Transaction, ids: Collection[str], *, now: int, until: int) -> list[str]:
+    """Move the end of those holds that are still there and have not lapsed; return their ids.
+
+    Nobody's balance is looked at or changed, so no user is kept to this process meanwhile: a hold that another one
+    takes away at the same moment is gone.
+    """
+    return [str(hold_id) for (hold_id,) in transaction.rows(_RENEW, ids=json.dumps([*ids]), now=now, until=until)]
 
 
 def expire(transaction: Transaction, hold_id: str, *, now: int) -> bool:

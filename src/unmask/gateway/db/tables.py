@@ -5,7 +5,7 @@ both in UTC. What must never be wrong is kept by the database itself (``migratio
 
 - ``entries`` only grows; each row changes ``balances.balance`` by its amount in the same statement.
 - A row in ``holds`` raises ``balances.held`` and the key's ``key_usage`` in the same statement; it goes when the hold
-  is settled or released, and never changes.
+  is settled or released, and never changes but for a later end (``r0008_pins.py``).
 - ``0 <= held <= balance``, or the statement is undone.
 """
 
@@ -273,6 +273,25 @@ providers: Final = Table(
     UniqueConstraint("slug", "name"),
     CheckConstraint("kind IN ('openai', 'unmask')", name="kind"),
     CheckConstraint("weight >= 0 AND price >= 0 AND enabled IN (0, 1)", name="numbers"),
+    sqlite_strict=True,
+)
+
+# Which provider's vectors are a model's, of models with several; its vectors of the probe texts (float32, in rows of
+# ``dimension``), and what tells those texts from others. Each change gives the row another ``mark``.
+pins: Final = Table(
+    "pins",
+    metadata,
+    Column("model", Text, primary_key=True),
+    Column("provider", Text, nullable=False),
+    Column("since", Integer64, nullable=False),
+    Column("mark", Text, nullable=False),
+    Column("probes", Text, nullable=False),
+    Column("texts", Integer64, nullable=False),
+    Column("dimension", Integer64, nullable=False),
+    Column("vectors", LargeBinary),
+    CheckConstraint(
+        "texts >= 0 AND dimension >= 0 AND coalesce(length(vectors), 0) = 4 * texts * dimension", name="shape"
+    ),
     sqlite_strict=True,
 )
 

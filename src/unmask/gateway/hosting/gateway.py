@@ -59,7 +59,7 @@ _log: Final = logging.getLogger("unmask.gateway")
 _API: Final = ("/v1/", "/health", "/ready", "/metrics")
 #: Where the API's own page is: the site has one of this name, too.
 REFERENCE: Final = "/docs/api"
-#: Seconds after which changes that another process made to the providers are used here.
+#: Seconds after which changes that another process made to the providers, or to a model's pin, are used here.
 _PROVIDERS: Final = 5.0
 #: Seconds after which others know what this process counted.
 _COUNTS: Final = 5.0
@@ -129,7 +129,7 @@ class Gateway:
         self.joining = Joining(database, self.users, self.ledger, free_credit=settings.free_credit, secret=secret)
         self.providers = ProviderStore(database, secret, private=settings.private_providers)
         self._engine = engine
-        self.router = Router(engine, self._routes(()))
+        self.router = Router(engine, self._routes(()), pins=self.providers.pins)
         self._stamp: tuple[int, ...] = ()
         calls, pulls, downloads = Calls(database), Pulls(database, secret), Downloads(catalogue)
         history = History(database)
@@ -172,11 +172,12 @@ class Gateway:
             downloads=downloads,
             health=Health(self.users, self.router, self.router, settings.folder, mails=settings.smtp_host is not None),
         )
+        desk = Prepaid(self.keyring, self.ledger, self.offer.entry, requests=settings.requests_per_minute)
         self.api = Application(
             settings,
             self.router,
             rerankers,
-            access=Prepaid(self.keyring, self.ledger, self.offer.entry, requests=settings.requests_per_minute),
+            access=desk,
             names=self.offer.name,
             shown=self.offer.shown,
             observe=self._traffic.observe,
@@ -186,6 +187,7 @@ class Gateway:
         self._site: Any = ProxyHeadersMiddleware(cast("Any", site(self.services)), list(settings.proxies))
         asking = Chore(name="downloads", seconds=_DAY, work=downloads.refresh, at_once=True)
         self._housework = Housework(
+            Chore(name="holds under way", seconds=_MINUTE, work=desk.renew),
             Chore(name="lapsed holds", seconds=_MINUTE, work=self.ledger.sweep),
             Chore(name="old links", seconds=_MINUTE, work=self.links.sweep),
             Chore(name="old sessions", seconds=_MINUTE, work=self.sessions.sweep),
@@ -214,7 +216,7 @@ class Gateway:
         await self._api(_numbered(scope), receive, send)
 
     async def refresh_providers(self) -> None:
-        """Use the providers as the database has them now; requests under way finish on those they began with.
+        """Use the providers and pins as the database has them now; requests under way finish on what they began with.
 
         Raises:
             InputError: they cannot be used; those before stay.
@@ -225,6 +227,7 @@ class Gateway:
             self.router.update(self._routes(await self.providers.list()))
             self.offer.refresh()
             self._stamp = stamp
+        await self.router.refresh_pins()
 
     def _routes(self, stored: Any) -> Mapping[str, Any]:
         served = [model.name for model in self._engine.served()]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Final, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Final
+from weakref import WeakSet
 
 from unmask.gateway.accounts.clock import microseconds
 from unmask.gateway.accounts.errors import HoldGoneError, UnknownKeyIdError
@@ -24,6 +26,8 @@ _log: Final = logging.getLogger("unmask.credit")
 
 #: Seconds between tries to charge an answered request while the database is away; doubled up to the second.
 _PAUSES: Final = (0.1, 5.0)
+#: Share of its time after which a hold is renewed.
+_RENEWED_AFTER: Final = 1 / 3
 
 
 class Prepaid:
@@ -44,6 +48,8 @@ class Prepaid:
         self.entry = entry
         self._allowances = Allowances(requests=requests)
         self._endings: set[asyncio.Task[None]] = set()
+        #: What is held for requests that somebody still answers or charges; what nobody knows any more lapses.
+        self._under_way: WeakSet[_Held] = WeakSet()
 
     async def enter(self, authorization: bytes | None) -> Visit:
         """Begin a request; see :meth:`unmask.gateway.api.access.Access.enter`.
@@ -62,6 +68,27 @@ class Prepaid:
         """Begin a request of a batch; its key is looked up when it is let in."""
         user_id, key_id = map(int, payer.split("."))
         return PaidVisit(self, user_id, key_id, None)
+
+    def hold(self, hold: Hold, entry: Entry, tier: Tier) -> _Held:
+        """Return what is set aside for a request; it is renewed for as long as somebody has it."""
+        held = _Held(hold, entry, tier)
+        self._under_way.add(held)
+        return held
+
+    async def renew(self) -> int:
+        """Have the holds of requests that are still under way lapse later; return how many were renewed.
+
+        Called every minute it renews each about every five minutes, so one call that fails makes none lapse. All of
+        them are one statement.
+
+        Raises:
+            DatabaseUnavailableError: the database cannot be written now.
+        """
+        held = {each.hold.id: each for each in self._under_way}
+        renewed = await self.ledger.renew([each.hold for each in held.values()], spent=_RENEWED_AFTER)
+        for hold in renewed:
+            held[hold.id].hold = hold
+        return len(renewed)
 
     async def close(self) -> None:
         """Charge what was answered. What the database does not take meanwhile stays held, until it lapses."""
@@ -135,7 +162,7 @@ class PaidVisit:
         )
         found = await self._desk.ledger.reserve(purchase, self._retry)
         if isinstance(found, Hold):
-            self._held = _Held(found, entry, order.priority)
+            self._held = self._desk.hold(found, entry, order.priority)
         elif found.outcome is not None:
             raise AnsweredBeforeError(found.outcome)
         else:
@@ -154,7 +181,8 @@ class PaidVisit:
         return found
 
 
-class _Held(NamedTuple):
+@dataclass(eq=False)
+class _Held:
     """Credit set aside, and by which price."""
 
     hold: Hold
@@ -165,7 +193,7 @@ class _Held(NamedTuple):
 async def _end(ledger: Ledger, held: _Held, body: bytes | None, tokens: int) -> None:
     """Settle or release a hold, again and again while the database is away and the hold stands."""
     pause, longest = _PAUSES
-    hold, entry, tier = held
+    hold, entry, tier = held.hold, held.entry, held.tier
     by_tokens = entry.prices.per == "1M tokens"
     # Where the tokenizer is a provider's, more may have been set aside than was used, never less.
     amount = min(hold.amount, entry.price_of(tokens, tier)) if by_tokens else hold.amount
@@ -177,7 +205,7 @@ async def _end(ledger: Ledger, held: _Held, body: bytes | None, tokens: int) -> 
                 kept = body if hold.retried else None
                 await ledger.settle(hold, amount, units=tokens if by_tokens else None, outcome=kept)
         except DatabaseUnavailableError:
-            if microseconds() >= hold.expires_at:
+            if microseconds() >= held.hold.expires_at:  # as it was renewed meanwhile
                 _log.error("an answered request is not charged: the database was away too long")
                 return
             await asyncio.sleep(pause)

@@ -6,17 +6,19 @@ probe texts, and is compared with the provider that the model is *pinned* to:
 
 - Until somebody has answered, providers are tried in the operator's order. The first that answers is the pin.
 - Another one may answer once its vectors of all probes have a cosine of 0.999 or more with the pin's.
-- One that has been down, or was changed, is compared again first. What the pin's vectors were is remembered: others can
-  be compared, and answer, while it is down.
-- One that does not agree never answers, not even while the pin is down: no vector is better than a wrong one.
+- The pin's vectors are kept with it (``pins.py``): others can be compared, and answer, while it is down.
+- One that has been down, or was changed, is compared again first; the pin itself, too.
+- One that does not agree never answers, not even while the pin is down: no vector is better than a wrong one. This
+  holds for the pin, too, if it comes back with other vectors than it was pinned for.
 
-The pin is forgotten with the process, or when the operator takes the provider away.
+The pin is kept for all processes, until the operator takes the provider away or has the pin forgotten.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -30,6 +32,9 @@ AGREED: Final = 0.999
 Standing = Literal["single", "checking", "agreed", "pinned"]
 
 _log: Final = logging.getLogger("unmask.routing")
+
+_DISAGREES: Final = "provider disagrees and does not answer"
+_OTHER_PIN: Final = "the provider that the model is pinned to has other vectors than it had, and does not answer"
 
 _RETRIEVE: Final = "Given a question, retrieve passages that answer it:"
 _HARBOURS: Final = ("Aros", "Brekk", "Calder", "Dunmore", "Eyst", "Farrow")
@@ -64,30 +69,106 @@ def least_cosine(one_ND: NDArray[np.float32], other_ND: NDArray[np.float32]) -> 
     return float(((one * other).sum(axis=1) / lengths_N).min())
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pin:
+    """Which provider's vectors are a model's.
+
+    Attributes:
+        model: its name.
+        provider: its name.
+        since: when the model was pinned to it; microseconds since 1970.
+        mark: another one after each change.
+        reference: the provider's vectors of :data:`PROBES`, None if they are not known.
+    """
+
+    model: str
+    provider: str
+    since: int
+    mark: str
+    reference: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Claim:
+    """Pin a model that has no pin.
+
+    Attributes:
+        provider: whose vectors are to be the model's.
+        reference: its vectors of the probes, None if it will not embed them.
+    """
+
+    provider: str
+    reference: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Change:
+    """Have a pin stand for another provider that agrees with it, or add the vectors that were not known.
+
+    Attributes:
+        pin: that there is.
+        provider: whom it is to stand for.
+        reference: the vectors that it is to stand for.
+    """
+
+    pin: Pin
+    provider: str
+    reference: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Forget:
+    """Forget a pin: its provider is gone, and nobody agrees with it.
+
+    Attributes:
+        pin: that there is.
+    """
+
+    pin: Pin
+
+
+#: What is to be done to the pin that all processes see.
+Step = Claim | Change | Forget
+
+
 class Agreement:
     """Which of a model's providers may answer.
+
+    What it knows follows from the pin it was last told of (:meth:`adopt`) and from vectors of the probes
+    (:meth:`probed`). It changes no pin by itself: :meth:`step` says what is to be done.
 
     Args:
         model: for the log.
         names: of the providers, in the operator's order.
 
     Attributes:
-        pin: the provider whose vectors are the model's; None before the first answer.
-        figures: least cosine with the pin's vectors, of those that have been compared with them.
+        row: the pin that all processes see, as far as this one knows; None before there is one.
+        figures: least cosine with the pin's vectors, of those that have been compared with them; the pin's own, too.
     """
 
     def __init__(self, model: str, names: Sequence[str]) -> None:
         self._model = model
         self._names = tuple(names)
+        self._single = len(self._names) == 1
         self._vectors: dict[str, NDArray[np.float32]] = {}
-        self._reference: NDArray[np.float32] | None = None
-        self.pin: str | None = None
+        self.row: Pin | None = None
         self.figures: dict[str, float] = {}
+        #: Who is to be the pin once there can be one: it answered alone before, and unchecked.
+        self._wish: str | None = None
+        #: Whether the pin's provider is another than it was, under its name; and whether the pin is to go at once.
+        self._changed = self._outdated = False
+
+    @property
+    def pin(self) -> str | None:
+        """The provider whose vectors are the model's; None before the first answer, and when it is gone."""
+        if self.row is None or self._outdated:
+            return self._wish
+        return None if self._changed or self.row.provider not in self._names else self.row.provider
 
     @property
     def standing(self) -> Standing:
         """How it stands."""
-        if len(self._names) == 1:
+        if self._single:
             return "single"
         if any(not self._agrees(figure) for figure in self.figures.values()):
             return "pinned"
@@ -95,43 +176,88 @@ class Agreement:
         return "agreed" if self.pin and others <= set(self.figures) else "checking"
 
     def allows(self, name: str) -> bool:
-        """Return whether a provider may answer now."""
-        if self.pin is None or name == self.pin or len(self._names) == 1:
+        """Return whether an answer of a provider may be given out: the pin is known, and it agrees with it."""
+        if self._single:
             return True
+        if self.row is None or self._outdated:
+            return False
+        if self.row.reference is None:
+            return name == self.pin
         return self._agrees(self.figures.get(name))
 
-    def answered(self, name: str) -> bool:
-        """Take note of an answer; return whether it may be given out, as may have changed while it was computed."""
-        if self.pin is None:
-            self._pin(name)
-        return self.allows(name)
+    def may_ask(self, name: str) -> bool:
+        """Return whether a provider may be asked: it may answer, or can be compared once it has."""
+        if self._single or self.allows(name):
+            return True
+        if self.pin is not None:
+            return name == self.pin and name not in self.figures
+        return self.row is None or name not in self.figures
 
     def needs(self, name: str) -> bool:
         """Return whether a provider must embed the probes."""
-        return len(self._names) > 1 and name not in self._vectors
+        return not self._single and name not in self._vectors
 
-    def probed(self, name: str, vectors_ND: NDArray[np.float32], *, first: bool) -> None:
-        """Take a provider's vectors of the probes.
-
-        Args:
-            name: of the provider.
-            vectors_ND: in the order of :data:`PROBES`.
-            first: whether none before it in the operator's order is well: if there is no pin, it is the one.
-        """
-        if len(self._names) == 1:
-            return
-        self._vectors[name] = vectors_ND
-        if self.pin is None and first:
-            self._pin(name)
-        elif name == self.pin:
-            self._anchor()
-        else:
+    def probed(self, name: str, vectors_ND: NDArray[np.float32]) -> None:
+        """Take a provider's vectors of the probes, in the order of :data:`PROBES`."""
+        if not self._single:
+            self._vectors[name] = vectors_ND
             self._compare(name)
 
     def forget(self, name: str) -> None:
         """A provider went down, and may come back as another: it is to be compared again."""
         self._vectors.pop(name, None)
         self.figures.pop(name, None)
+
+    def adopt(self, row: Pin | None, *, afresh: bool = True) -> None:
+        """Go by the pin that there is now, None for none.
+
+        Args:
+            row: the pin.
+            afresh: whether a pin that is gone was taken away from outside: providers may serve other weights then, and
+                are to embed the probes again.
+        """
+        before, self.row = self.row, row
+        if (before.mark if before else None) == (row.mark if row else None):
+            return
+        self._changed = self._outdated = False
+        if row is None:
+            _log.info("model is not pinned any more", extra={"fields": {"model": self._model}})
+        else:
+            self._wish = None
+            _log.info("model is pinned", extra={"fields": {"model": self._model, "provider": row.provider}})
+        if before is not None and (afresh if row is None else _is_other(before, row)):
+            self._vectors.clear()
+        self.figures.clear()
+        for name in self._vectors:
+            self._compare(name)
+
+    def step(self, first: str | None = None, *, blind: bool = False) -> Step | None:
+        """Return what is to be done to the pin that all processes see, None for nothing.
+
+        Args:
+            first: the provider that is the pin if there is none; None if nobody can be it now.
+            blind: whether it is the pin even if it does not embed the probes.
+        """
+        row = self.row
+        if row is None:
+            name = self._wish or first
+            if self._single or name is None or (name not in self._vectors and not blind):
+                return None
+            return Claim(provider=name, reference=self._vectors.get(name))
+        if self._outdated:
+            return Forget(pin=row)
+        if self.pin is None:
+            return self._inherit(row)
+        found = self._vectors.get(row.provider) if row.reference is None else None
+        return Change(pin=row, provider=row.provider, reference=found) if found is not None else None
+
+    def _inherit(self, row: Pin) -> Step | None:
+        """Return what becomes of a pin whose provider is gone: whoever agrees with it goes on in its place."""
+        heir = next((name for name in self._names if self._agrees(self.figures.get(name))), None)
+        if heir is not None:
+            return Change(pin=row, provider=heir, reference=row.reference)
+        unknown = row.reference is None and not self._single
+        return Forget(pin=row) if unknown or self.figures.keys() >= set(self._names) else None
 
     def carried(self, names: Sequence[str], unchanged: Collection[str]) -> Agreement:
         """Return what holds after the operator changed the providers.
@@ -144,45 +270,33 @@ class Agreement:
         kept = [name for name in names if name in unchanged]
         new._vectors = {name: self._vectors[name] for name in kept if name in self._vectors}
         new.figures = {name: self.figures[name] for name in kept if name in self.figures}
-        # Without the pin itself, whoever agreed with it goes on in its place.
-        new.pin = next((name for name in kept if name == self.pin), None) or next(
-            (name for name in kept if self._agrees(self.figures.get(name))), None
-        )
-        if new.pin is not None:
-            new._reference = self._reference
-            new.figures.pop(new.pin, None)
-        else:
+        new.row, wish = self.row, self._wish
+        new._outdated = self._outdated
+        new._changed = self._changed or (self.row is not None and self.row.provider not in kept)
+        if self._single:
+            # It answered unchecked: whatever the pin was before, the model's vectors are its own.
+            (wish,) = self._names
+            new._outdated = self._outdated or (self.row is not None and self.row.provider != wish)
+        if new._outdated:
             new.figures.clear()
+        new._wish = wish if wish in kept else None
         return new
 
-    def _pin(self, name: str) -> None:
-        self.pin = name
-        if len(self._names) > 1:
-            _log.info("model is pinned", extra={"fields": {"model": self._model, "provider": name}})
-            self._anchor()
-
-    def _anchor(self) -> None:
-        """Take the pin's vectors for the model's, and compare everybody with them."""
-        assert self.pin is not None, "only the pin's vectors are the model's"
-        found = self._vectors.get(self.pin)
-        if found is None:
-            return
-        before, self._reference = self._reference, found
-        if before is not None and not self._agrees(figure := least_cosine(before, found)):
-            self._warn("the vectors of the provider that the model is pinned to have changed", self.pin, figure)
-        for name in self._vectors.keys() - {self.pin}:
-            self._compare(name)
-
     def _compare(self, name: str) -> None:
-        if self._reference is None:
+        if self.row is None or self.row.reference is None:
             return
-        figure = self.figures[name] = least_cosine(self._reference, self._vectors[name])
+        figure = self.figures[name] = least_cosine(self.row.reference, self._vectors[name])
         if not self._agrees(figure):
-            self._warn("provider disagrees and does not answer", name, figure)
+            fields: dict[str, Any] = {"model": self._model, "provider": name, "pinned_to": self.row.provider}
+            fields |= {"cosine": round(figure, 6), "expected": AGREED}
+            own = name == self.row.provider
+            _log.warning(_OTHER_PIN if own else _DISAGREES, extra={"fields": fields})
 
     def _agrees(self, figure: float | None) -> bool:
         return figure is not None and figure >= AGREED
 
-    def _warn(self, message: str, name: str, figure: float) -> None:
-        fields: dict[str, Any] = {"model": self._model, "provider": name, "pinned_to": self.pin}
-        _log.warning(message, extra={"fields": {**fields, "cosine": round(figure, 6), "expected": AGREED}})
+
+def _is_other(before: Pin, after: Pin) -> bool:
+    """Return whether a pin stands for other vectors than before."""
+    one_ND, other_ND = before.reference, after.reference
+    return one_ND is not None and (other_ND is None or not np.array_equal(one_ND, other_ND))

@@ -16,8 +16,10 @@ from unmask.errors import (
     ServingError,
     UnknownModelError,
 )
+from unmask.gateway.db.errors import DatabaseError
 from unmask.gateway.routing.admission import Entrance, Request
 from unmask.gateway.routing.errors import ProviderError, ProviderRefusedError, ProvidersFailedError
+from unmask.gateway.routing.probing import probe
 from unmask.gateway.routing.remote import REQUEST_ID, Remote
 from unmask.gateway.routing.routes import LocalProvider
 from unmask.gateway.routing.states import ProviderState, RouteState, Surroundings
@@ -146,7 +148,25 @@ class Attempts:
                 self._route.agreement.forget(provider.name)
         provider.answered()
         provider.meter.answered(None if wait else seconds, sum(embedded.tokens))
-        return embedded if self._route.agreement.answered(provider.name) else None
+        return embedded if self._route.agreement.allows(provider.name) or await self._proves(provider) else None
+
+    async def _proves(self, provider: ProviderState) -> bool:
+        """Return whether the vectors of a provider that has just answered are the model's."""
+        name = provider.name
+        seconds = None if provider.remote is None else self._seconds(provider.remote)
+        try:
+            if await self._route.pinning.prove(name, lambda: probe(provider, self._route.route, self._engine, seconds)):
+                return True
+        except tuple(VERDICTS) as error:
+            self._failures.of[name] = error
+            return False
+        except DatabaseError as error:
+            raise ProvidersFailedError(
+                f"Whose vectors are those of the model {self._route.model!r} cannot be known now. Ask again in 1 s.",
+                retry_after=1.0,
+            ) from error
+        self._failures.of[name] = ProviderError("Its vectors are not the model's.", kind="refused")
+        return False
 
     async def _ask(self, provider: ProviderState, wait: float) -> tuple[Embedded, float]:
         """Return a provider's answer and the seconds it took."""
@@ -176,7 +196,7 @@ class Attempts:
             seconds=self._seconds(provider.remote) + wait,
         )
         tokens = count.used(vectors.tokens, provider.name)
-        self._route.dimension = self._route.dimension or vectors.array.shape[1]
+        self._route.saw(vectors.array.shape[1])
         return Embedded(vectors=vectors.array, tokens=tokens, provider=provider.name), self._around.clock() - started
 
     def _seconds(self, remote: Remote) -> float:

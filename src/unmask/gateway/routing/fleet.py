@@ -99,6 +99,16 @@ class Fleet:
             if before is not after:
                 self._replace(before, after)
 
+    async def refresh_pins(self) -> None:
+        """Go by the pins as they are now; see :meth:`unmask.gateway.routing.router.Router.refresh_pins`."""
+        before = {route.model: route.agreement.row for route in self}
+        marks = {model: row.mark if row else None for model, row in before.items()}
+        for model, row in (await self._around.pins.news(marks)).items():
+            route = self._routes.get(model)
+            # What it has learnt by itself meanwhile is newer.
+            if route is not None and route.agreement.row is before[model]:
+                route.agreement.adopt(row)
+
     def _state(self, model: str, route: Route, before: RouteState | None) -> RouteState:
         if before is not None and before.route == route:
             return before

@@ -26,8 +26,8 @@ class ProviderReport:
         status: at this moment.
         answers: whether it may answer now: it is well, and its vectors are the model's.
         problem: what the operator must mend, None if nothing; for the operator alone.
-        cosine: least cosine of its vectors with those of the provider that the model is pinned to; None for that one
-            itself, and before they were compared.
+        cosine: least cosine of its vectors with those that the model is pinned to, which are the pin's own when the
+            model was pinned to it; None before they were compared.
         speed: latency and throughput in this process, None without an answer in the last quarter of an hour.
         successes: answers since the start.
         failures: failed attempts since the start.

@@ -26,6 +26,7 @@ from unmask.gateway.routing.attempts import Attempts
 from unmask.gateway.routing.clients import connect
 from unmask.gateway.routing.errors import ProviderError
 from unmask.gateway.routing.fleet import Fleet
+from unmask.gateway.routing.pins import Pins, PinsInMemory
 from unmask.gateway.routing.reports import ModelReport, report_on, served
 from unmask.gateway.routing.routes import LocalProvider, RemoteProvider, Route, RoutingSettings
 from unmask.gateway.routing.states import RouteState, Surroundings
@@ -50,6 +51,7 @@ class Router:
         now: seconds since 1970.
         sleep: waits some seconds.
         chance: what is left to it.
+        pins: which provider each model is pinned to; None: known to this process alone, and forgotten with it.
 
     Attributes:
         tallies: what the providers did since somebody last took it, to write it down.
@@ -69,6 +71,7 @@ class Router:
         now: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         chance: random.Random | None = None,
+        pins: Pins | None = None,
     ) -> None:
         self._engine = engine
         self.tallies = Tallies(now)
@@ -79,6 +82,7 @@ class Router:
             sleep=sleep,
             chance=chance or random.Random(),  # noqa: S311 - nobody gains from guessing it
             tallies=self.tallies,
+            pins=pins or PinsInMemory(),
         )
         self._fleet = Fleet(engine, http, self._around)
         self._stopping = False
@@ -121,6 +125,14 @@ class Router:
             InputError: a route names a model that the engine does not have; all stays as it was.
         """
         self._fleet.update(routes)
+
+    async def refresh_pins(self) -> None:
+        """Go by the pins as they are now, whoever changed them; call it every few seconds where others may.
+
+        Raises:
+            DatabaseUnavailableError: they cannot be read now; those that are known stay.
+        """
+        await self._fleet.refresh_pins()
 
     # --- what it says ------------------------------------------------------------------------------
 

@@ -17,6 +17,8 @@ from unmask.gateway.routing.choosing import Candidate, order
 from unmask.gateway.routing.errors import ProviderRefusedError
 from unmask.gateway.routing.meters import Meter
 from unmask.gateway.routing.parts import Listed
+from unmask.gateway.routing.pinning import Pinning
+from unmask.gateway.routing.pins import Pins
 from unmask.gateway.routing.remote import Remote
 from unmask.gateway.routing.routes import Provider, Route, RoutingSettings
 from unmask.gateway.routing.tallies import Tallies, Tally
@@ -37,6 +39,7 @@ class Surroundings:
         sleep: waits some seconds.
         chance: what is left to it.
         tallies: counts of what the providers do.
+        pins: which provider each model is pinned to.
     """
 
     settings: RoutingSettings
@@ -45,6 +48,7 @@ class Surroundings:
     sleep: Callable[[float], Awaitable[None]]
     chance: random.Random
     tallies: Tallies
+    pins: Pins
 
 
 class ProviderState:
@@ -123,7 +127,7 @@ class RouteState:
 
     Attributes:
         budget: for further attempts.
-        dimension: components of a vector, None before the first answer.
+        pinning: keeps the agreement in step with the model's pin.
     """
 
     def __init__(
@@ -139,7 +143,8 @@ class RouteState:
         self.providers = providers
         self.agreement = agreement
         self.budget = RetryBudget(around.settings.retry_share, around.clock)
-        self.dimension = route.dimension
+        self.pinning = Pinning(model, agreement, around.pins)
+        self._seen: int | None = None
         self._around = around
         self._users = 0
         self.idle = asyncio.Event()
@@ -149,6 +154,18 @@ class RouteState:
     def is_local(self) -> bool:
         """Whether nobody but the engine of this process answers."""
         return len(self.providers) == 1 and self.providers[0].remote is None
+
+    @property
+    def dimension(self) -> int | None:
+        """Components of a vector; None before the first answer."""
+        if self.route.dimension is not None or len(self.providers) == 1:
+            return self.route.dimension or self._seen
+        row = self.agreement.row
+        return None if row is None or row.reference is None else row.reference.shape[1]
+
+    def saw(self, dimension: int) -> None:
+        """Take note of an answer's dimension; where there are several providers, the pin's counts."""
+        self._seen = self._seen or dimension
 
     @contextmanager
     def used(self) -> Iterator[None]:
@@ -167,7 +184,7 @@ class RouteState:
 
         Those that are well come before those that are cold, and both before those whose circuit wants a probe.
         """
-        allowed = [each for each in self.providers if self.agreement.allows(each.name) and not each.rest_left]
+        allowed = [each for each in self.providers if self.agreement.may_ask(each.name) and not each.rest_left]
         states = {each.name: each.breaker.state for each in allowed}
         closed = [each for each in allowed if states[each.name] == "closed"]
         well = [each for each in closed if not each.cold]

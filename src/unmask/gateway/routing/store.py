@@ -12,6 +12,7 @@ from unmask.gateway.db.statements import Row, Transaction
 from unmask.gateway.routing import rows
 from unmask.gateway.routing.addresses import Resolve, check_address, resolve
 from unmask.gateway.routing.errors import ProviderExistsError, ProviderKeyError, UnknownProviderError
+from unmask.gateway.routing.pins import PinsInDatabase
 from unmask.gateway.routing.routes import RemoteProvider
 from unmask.gateway.routing.sealing import Sealer
 
@@ -52,6 +53,9 @@ class ProviderStore:
         resolve: finds addresses of names.
         clock: the time.
 
+    Attributes:
+        pins: which provider each model is pinned to.
+
     Raises:
         InputError: the secret is too short.
     """
@@ -70,6 +74,7 @@ class ProviderStore:
         self._private = private
         self._resolve = resolve
         self._clock = clock
+        self.pins = PinsInDatabase(database, clock=clock)
 
     async def list(self, *, with_lost_keys: bool = False) -> tuple[StoredProvider, ...]:
         """Return all of them, in the order in which they were added.

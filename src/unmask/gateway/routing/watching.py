@@ -9,13 +9,11 @@ from __future__ import annotations
 import logging
 from typing import Any, Final
 
-import numpy as np
-from numpy.typing import NDArray
-
 from unmask.engine.contract import EmbeddingEngine
 from unmask.errors import InputError, ModelColdError, ModelUnavailableError, QueueFullError, StoppingError
-from unmask.gateway.routing.agreement import PROBES
+from unmask.gateway.db.errors import DatabaseError
 from unmask.gateway.routing.errors import ProviderError, ProviderRefusedError
+from unmask.gateway.routing.probing import probe
 from unmask.gateway.routing.routes import LocalProvider
 from unmask.gateway.routing.states import ProviderState, RouteState, Surroundings
 
@@ -23,8 +21,6 @@ _log: Final = logging.getLogger("unmask.routing")
 
 #: Seconds that a check may take.
 _CHECK: Final = 10.0
-#: As whom probes are embedded by the engine of this process.
-_CALLER: Final = "unmask probes"
 #: What says that a provider is there, though it cannot answer this moment.
 _BUSY: Final = (ModelColdError, QueueFullError)
 
@@ -92,8 +88,9 @@ class Watch:
                 return False
             needed = self._route.agreement.needs(self._provider.name)
             if self._provider.breaker.state == "closed" and not needed:
+                await self._settle()
                 return False
-            vectors = await self._embed()
+            vectors_ND = await probe(self._provider, self._route.route, self._engine)
         except _BUSY as error:
             self._provider.note(error)
             return False
@@ -102,11 +99,19 @@ class Watch:
             self._warn("provider refuses the probes")
             return False
         self._provider.answered()
-        name = self._provider.name
-        self._route.agreement.probed(name, vectors, first=self._route.is_first(name))
-        if self._route.agreement.pin == name and self._route.dimension is None:
-            self._route.dimension = vectors.shape[1]
+        self._route.saw(vectors_ND.shape[1])
+        self._route.agreement.probed(self._provider.name, vectors_ND)
+        await self._settle()
         return True
+
+    async def _settle(self) -> None:
+        """Do to the model's pin what is to be done; what cannot be done now is done at the next look."""
+        name = self._provider.name
+        try:
+            await self._route.pinning.settle(name if self._route.is_first(name) else None)
+        except DatabaseError as error:
+            fields: dict[str, Any] = {"model": self._route.model, "error": str(error)}
+            _log.warning("a model's pin cannot be read or changed now", extra={"fields": fields})
 
     async def _answers(self) -> bool:
         """Return whether it can answer now without loading the model first; raises what is wrong with it."""
@@ -120,22 +125,6 @@ class Watch:
         if state == "failed":
             raise ModelUnavailableError("The engine of this process could not load the model. Its log says why.")
         return state == "ready"
-
-    async def _embed(self) -> NDArray[np.float32]:
-        remote = self._provider.remote
-        if remote is not None:
-            vectors = await remote.embed(
-                PROBES,
-                truncate=True,
-                wait=0.0,
-                priority="realtime",
-                dimension=self._route.route.dimension,
-                seconds=remote.provider.timeouts.total,
-            )
-            return vectors.array
-        assert isinstance(self._provider.provider, LocalProvider), "a provider is local or remote"
-        embedded = await self._engine.embed(self._provider.provider.model, PROBES, caller=_CALLER)
-        return embedded.vectors
 
     def _tell(self, up: bool) -> None:
         """Log when it goes down, or comes up again."""

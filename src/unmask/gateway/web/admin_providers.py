@@ -1,9 +1,13 @@
-"""Providers: who answers for a model besides this process; added, changed, switched off and removed by an operator."""
+"""Providers: who answers for a model besides this process; added, changed, switched off and removed by an operator.
+
+And which of them a model is pinned to; the operator has the pin forgotten to move the model to other weights.
+"""
 
 from __future__ import annotations
 
 from typing import Final
 
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from unmask.errors import InputError, UnmaskError
@@ -20,7 +24,7 @@ _UNIT: Final = 1_000_000
 
 async def show(visit: Visit) -> Response:
     """Answer with all providers and a form for a new one."""
-    return await _page(visit, Form.of(kind="openai", weight="1"))
+    return await _page(visit, _new())
 
 
 async def add(visit: Visit) -> Response:
@@ -53,7 +57,7 @@ async def change(visit: Visit) -> Response:
         except UnmaskError as error:
             form.fail("url", str(error))
     if form.wrong:
-        return await _page(visit, Form.of(kind="openai", weight="1"), status=422, changed=(stored.id, form))
+        return await _page(visit, _new(), status=422, changed=(stored.id, form))
     return visit.go("/admin/providers", done="changed")
 
 
@@ -61,6 +65,20 @@ async def remove(visit: Visit) -> Response:
     """Remove a provider and its key."""
     await visit.services.providers.remove(visit.number_in_path("provider_id"))
     return visit.go("/admin/providers", done="removed")
+
+
+async def forget_pin(visit: Visit) -> Response:
+    """Forget which provider a model is pinned to, if it is still the pin that the operator was shown."""
+    pins, slug, form = visit.services.providers.pins, visit.request.path_params["slug"], visit.form
+    if slug not in {pin.model for pin in await pins.list()}:
+        raise HTTPException(404)
+    if form.get("sure") != "yes":
+        form.fail("sure", "Tick the box if this is what you want.")
+    elif await pins.forget(slug, form.get("mark")) is not None:
+        form.fail("sure", "The model was pinned anew since you loaded the page. Look again.")
+    if form.wrong:
+        return await _page(visit, _new(), status=422, unsure=(slug, form))
+    return visit.go("/admin/providers", done="forgotten")
 
 
 async def _stored(visit: Visit) -> StoredProvider:
@@ -94,7 +112,18 @@ def _provider(form: Form, name: str) -> RemoteProvider | None:
         return None
 
 
-async def _page(visit: Visit, form: Form, *, status: int = 200, changed: tuple[int, Form] | None = None) -> Response:
+def _new() -> Form:
+    return Form.of(kind="openai", weight="1")
+
+
+async def _page(
+    visit: Visit,
+    form: Form,
+    *,
+    status: int = 200,
+    changed: tuple[int, Form] | None = None,
+    unsure: tuple[str, Form] | None = None,
+) -> Response:
     stored = await visit.services.providers.list(with_lost_keys=True)
     reports = {
         (visit.services.catalogue.find(model.model).slug, each.name): each
@@ -112,6 +141,8 @@ async def _page(visit: Visit, form: Form, *, status: int = 200, changed: tuple[i
         uptimes=await visit.services.history.uptimes(),
         kinds=KINDS,
         models=[("", "Choose a model"), *((each.slug, each.title) for each in visit.services.catalogue)],
+        pins=await visit.services.providers.pins.list(),
+        unsure=dict([unsure] if unsure else []),
         done=visit.query.get("done", ""),
     )
 

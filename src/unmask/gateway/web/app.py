@@ -54,6 +54,7 @@ PAGES: Final[tuple[tuple[str, str, Action, Access], ...]] = (
     ("POST", "/admin/providers", admin_providers.add, "admin"),
     ("POST", "/admin/providers/{provider_id}", admin_providers.change, "admin"),
     ("POST", "/admin/providers/{provider_id}/remove", admin_providers.remove, "admin"),
+    ("POST", "/admin/pins/{slug}/forget", admin_providers.forget_pin, "admin"),
     ("GET", "/admin/requests", admin.requests, "admin"),
 )
 
