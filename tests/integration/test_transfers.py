@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any
@@ -89,7 +90,12 @@ def streams(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(torch.cuda, "Stream", lambda _: Stream(notes, "side"))
     monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
     monkeypatch.setattr(torch.cuda, "current_stream", lambda _: own)
-    monkeypatch.setattr(torch, "empty", lambda *shape, pin_memory, **options: empty(*shape, **options))
+
+    def unpinned(*shape: Any, **options: Any) -> torch.Tensor:
+        options.pop("pin_memory")
+        return empty(*shape, **options)
+
+    monkeypatch.setattr(torch, "empty", unpinned)
     return notes
 
 
@@ -119,6 +125,18 @@ def test_each_side_waits_for_what_it_needs(streams: list[str]) -> None:
         assert before.count("side records") >= number + 1
         assert before.count("side waits for all of main") == number  # what was used may be written over
     assert streams.count("side waits for all of main") == 3
+
+
+@pytest.mark.usefixtures("streams")
+def test_the_next_is_made_while_one_is_used() -> None:
+    begun = [threading.Event() for _ in range(3)]
+
+    def work(number: int) -> int:
+        begun[number].set()
+        return number
+
+    for number in ahead(range(3), work, GPU):
+        assert all(event.wait(10) for event in begun[: number + 2])
 
 
 def test_results_are_read_when_the_next_is_ordered(streams: list[str]) -> None:
