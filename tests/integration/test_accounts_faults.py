@@ -149,3 +149,30 @@ def test_a_sweep_that_breaks_off_is_gone_on_with(url: str) -> None:
             assert (await b.ledger.balance(key.user_id)).available == 1000
 
     asyncio.run(scenario())
+
+
+def test_a_sweep_that_failed_does_nothing_afterwards(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        async with bank(url) as b:
+            _, key, _ = await b.customer(credit=1000)
+            for _ in range(2):
+                await b.ledger.reserve(order(key, 10))
+            b.clock.skip(901)
+            own, calls = b.database.write, itertools.count()
+
+            async def first_fails_second_is_slow(work: Any, **options: Any) -> Any:
+                if next(calls) == 0:
+                    raise DatabaseUnavailableError("broken")
+                await asyncio.sleep(0.05)
+                return await own(work, **options)
+
+            monkeypatch.setattr(b.database, "write", first_fails_second_is_slow)
+            with pytest.raises(DatabaseUnavailableError, match="broken"):
+                await b.ledger.sweep()
+            assert b.rows("SELECT count(*) FROM holds") == [(1,)]
+            await asyncio.sleep(0.1)
+            assert b.rows("SELECT count(*) FROM holds") == [(1,)]
+            monkeypatch.undo()
+            assert await b.ledger.sweep() == 1
+
+    asyncio.run(scenario())

@@ -244,9 +244,14 @@ class Ledger:
         def expire(hold_id: str) -> Callable[[Transaction], bool]:
             return lambda transaction: settling.expire(transaction, hold_id, now=now)
 
-        swept = await asyncio.gather(*(self._database.write(expire(hold), user=user) for hold, user in expired))
+        writes = (self._database.write(expire(hold), user=user) for hold, user in expired)
+        # All are waited for: whoever is told that it failed must not see holds go afterwards.
+        swept = await asyncio.gather(*writes, return_exceptions=True)
+        for result in swept:
+            if isinstance(result, BaseException):
+                raise result
         await self._database.write(lambda transaction: retries.forget_old(transaction, now))
-        return sum(swept)
+        return sum(result is True for result in swept)
 
     async def balance(self, user_id: int) -> Balance:
         """Return what a user has.
