@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from unmask.backbone.backbone import Backbone
-from unmask.backbone.compiled import padded
+from unmask.backbone.compiled import filled
 from unmask.backbone.layout import Layout
 from unmask.cores import side_by_side
 from unmask.errors import InputError, OutOfMemoryError
@@ -152,8 +152,7 @@ class Pipeline:
         ids_T, lengths = packed(texts, torch.device("cpu"))
         layout = Layout(lengths, causal=not self.backbone.bidirectional)
         if self.backbone.form == "compiled":
-            layout = padded(layout)
-            ids_T = torch.nn.functional.pad(ids_T, (0, sum(layout.lengths) - len(ids_T)))
+            ids_T, layout = filled(ids_T, layout)
         if device.type != "cpu":
             layout.on(device)  # sent now, while the device computes
         spans = to_device(torch.tensor([lengths, [text.start for text in texts]]), device)
@@ -198,9 +197,12 @@ class Pipeline:
             if count < 2:
                 return self.backbone.hidden(row.ids, row.layout)[: row.tokens]
             _ = self.backbone.form  # made now, not by several threads at once
-            rows = [self._row([row.texts[index] for index in part]) for part in parts(row.layout.lengths, count)]
-            jobs = [partial(self.backbone.hidden, part.ids, part.layout) for part in rows]
-            return torch.cat(list(side_by_side(jobs)))
+            lengths = [row.layout.lengths[part.start : part.stop] for part in parts(row.layout.lengths, count)]
+            jobs = [
+                partial(self.backbone.hidden, ids_T, Layout(each, causal=row.layout.causal))
+                for ids_T, each in zip(torch.split(row.ids, [sum(each) for each in lengths]), lengths, strict=True)
+            ]
+            return torch.cat(list(side_by_side(jobs)))[: row.tokens]
 
 
 @dataclass(frozen=True)

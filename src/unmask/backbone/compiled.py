@@ -52,6 +52,14 @@ def padded(layout: Layout) -> Layout:
     return Layout(layout.lengths + (_FILLER,) * whole + ((rest,) if rest else ()), causal=layout.causal)
 
 
+def filled(ids_T: Tensor, layout: Layout) -> tuple[Tensor, Layout]:
+    """Return a row with its padding behind it, ``[P]``, and the layout of both; a row of such a size as it is."""
+    room = room_for(len(ids_T))
+    if len(ids_T) == room:
+        return ids_T, layout
+    return torch.nn.functional.pad(ids_T, (0, room - len(ids_T))), padded(layout)
+
+
 def compiled_layers(model: PreTrainedModel) -> CompiledLayers | None:
     """Return a model with its layers compiled, or None where torch was told not to (``TORCHDYNAMO_DISABLE=1``)."""
     config: Any = torch._dynamo.config
@@ -83,10 +91,7 @@ class CompiledLayers:
             UnsupportedModelError: torch cannot compile the layers.
         """
         tokens = len(ids_T)
-        room = room_for(tokens)
-        if tokens != room:
-            layout = padded(layout)
-            ids_T = torch.nn.functional.pad(ids_T, (0, room - tokens))
+        ids_T, layout = filled(ids_T, layout)
         positions = layout.on(ids_T.device).positions
         try:
             with given(layout), self._standing_in(), _limits():
