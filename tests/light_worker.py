@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from unmask.engine.settings import ModelSettings, Weights
 from unmask.engine.tokens import Reading, packed
-from unmask.engine.worker import serve
+from unmask.engine.worker import Pending, serve
 from unmask.errors import CheckpointError
 from unmask.text import TextTokenizer
 
@@ -79,8 +80,11 @@ class LightModel:
         self.size, self.dimension, self.budget = size, 4, 64
         self._marks = Path(marks) if marks else None
 
-    def vectors(self, ids: NDArray[np.int32], lengths: Sequence[int], starts: Sequence[int]) -> NDArray[np.float32]:
-        """Do as the words say."""
+    def begin(self, ids: NDArray[np.int32], lengths: Sequence[int], starts: Sequence[int]) -> Pending:
+        """Return what does as the words say."""
+        return partial(self._vectors, ids, lengths, starts)
+
+    def _vectors(self, ids: NDArray[np.int32], lengths: Sequence[int], starts: Sequence[int]) -> NDArray[np.float32]:
         found = [WORDS[number] for number in ids.tolist()]
         time.sleep(0.2 * found.count("slow"))
         if self._marks and "once" in found and not self._marks.exists():

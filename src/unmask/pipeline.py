@@ -123,25 +123,31 @@ class Pipeline:
         places = [place for place, text in enumerate(window) if text is not None]
         present = [text for text in window if text is not None]
         packs = plan([len(text.ids) for text in present], self.token_budget)
-        results = ((pack, self._pooled(row)) for pack, row in self._rows(present, packs))
+        results = ((pack, self._pooled(own, row)) for pack, own, row in self._rows(present, packs))
         for pack, pooled in behind(results, self.backbone.device):
             vectors[[places[index] for index in pack]] = pooled
             bar.advance(len(pack), extra=sum(len(present[index].ids) for index in pack))
         bar.advance(len(window) - len(present))
         return vectors
 
-    def _rows(self, texts: Sequence[TokenizedText], packs: Iterable[list[int]]) -> Iterator[tuple[list[int], _Row]]:
-        """Yield each pack with the row of its texts."""
+    def _rows(
+        self, texts: Sequence[TokenizedText], packs: Iterable[list[int]]
+    ) -> Iterator[tuple[list[int], list[TokenizedText], _Row | None]]:
+        """Yield each pack with its texts and their row."""
         _ = self.backbone.form  # made now: compiling is no work for the thread that lays out
 
-        def laid_out(pack: list[int]) -> tuple[list[int], _Row]:
-            return pack, self._row([texts[index] for index in pack])
+        def laid_out(pack: list[int]) -> tuple[list[int], list[TokenizedText], _Row | None]:
+            own = [texts[index] for index in pack]
+            try:
+                return pack, own, self._row(own)
+            except torch.OutOfMemoryError:  # laid out when the pass before it has ended, and its memory is free
+                return pack, own, None
 
         return ahead(packs, laid_out, self.backbone.device)
 
     def pooled(self, texts: Sequence[TokenizedText]) -> Tensor:
         """Return the vectors of one pack, ``[N, D]`` float32 on the model's device."""
-        return self._pooled(self._row(texts))
+        return self._pooled(texts)
 
     def hidden(self, texts: Sequence[TokenizedText]) -> Tensor:
         """Return the last hidden states of one pack, ``[T, D]``, texts one behind the other."""
@@ -156,36 +162,44 @@ class Pipeline:
         if device.type != "cpu":
             layout.on(device)  # sent now, while the device computes
         spans = to_device(torch.tensor([lengths, [text.start for text in texts]]), device)
-        return _Row(tuple(texts), to_device(ids_T, device), layout, spans)
+        return _Row(to_device(ids_T, device), layout, spans, sum(lengths))
 
-    def _pooled(self, row: _Row) -> Tensor:
-        """Return a row's vectors; where memory does not suffice, those of its halves, one after the other."""
-        if row.tokens > self.token_budget and len(row.texts) > 1:  # planned before the budget was halved
-            return self._by_halves(row)
+    def _pooled(self, texts: Sequence[TokenizedText], row: _Row | None = None) -> Tensor:
+        """Return the vectors of texts; where memory does not suffice, those of their halves, one after the other.
+
+        Args:
+            texts: of one pass.
+            row: they, where they were laid out ahead.
+        """
+        tokens = sum(len(text.ids) for text in texts)
+        if tokens > self.token_budget and len(texts) > 1:  # planned before the budget was halved
+            return self._by_halves(texts)
         try:
+            row = row or self._row(texts)
             lengths, starts = row.spans
             return pool(self._hidden(row), lengths=lengths, starts=starts, mode=self.pooling)
         except torch.OutOfMemoryError as error:
-            if len(row.texts) == 1:
+            if len(texts) == 1:
                 raise OutOfMemoryError(
-                    f"The memory of {self.backbone.device} does not suffice for a text of {len(row.texts[0].ids)} "
-                    "tokens. Lower max_length, free memory there, or use a device with more."
+                    f"The memory of {self.backbone.device} does not suffice for a text of {tokens} tokens. Lower "
+                    "max_length, free memory there, or use a device with more."
                 ) from error
         # Behind the handler, which holds on to what the failed pass had made.
-        self._shrink(row)
-        return self._by_halves(row)
+        self._shrink(tokens)
+        return self._by_halves(texts)
 
-    def _by_halves(self, row: _Row) -> Tensor:
-        return torch.cat([self._pooled(self._row(half)) for half in row.halves()])
+    def _by_halves(self, texts: Sequence[TokenizedText]) -> Tensor:
+        halves = parts([len(text.ids) for text in texts], 2)
+        return torch.cat([self._pooled([texts[index] for index in half]) for half in halves])
 
-    def _shrink(self, row: _Row) -> None:
-        """Halve the budget, below the size of a row that was too large."""
+    def _shrink(self, tokens: int) -> None:
+        """Halve the budget, below the size of a pass that was too large."""
         torch.cuda.empty_cache()
-        self.token_budget = max(1, min(self.token_budget, row.tokens) // 2)
+        self.token_budget = max(1, min(self.token_budget, tokens) // 2)
         log.warning(
             "The memory of %s did not suffice for %d tokens at once; going on with %d.",
             self.backbone.device,
-            row.tokens,
+            tokens,
             self.token_budget,
         )
 
@@ -210,26 +224,16 @@ class _Row:
     """Texts laid out on the model's device.
 
     Attributes:
-        texts: they.
         ids: token ids, one text behind the other, perhaps with padding behind, ``[T]`` int64.
         layout: where they lie, the padding included.
         spans: the texts' lengths, and the first pooled token of each, ``[2, N]`` int64.
+        tokens: of the texts, without padding.
     """
 
-    texts: tuple[TokenizedText, ...]
     ids: Tensor
     layout: Layout
     spans: Tensor
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of the texts, without padding."""
-        return sum(len(text.ids) for text in self.texts)
-
-    def halves(self) -> tuple[Sequence[TokenizedText], Sequence[TokenizedText]]:
-        """Return the texts in two parts of about as many tokens."""
-        first, second = parts([len(text.ids) for text in self.texts], 2)
-        return [self.texts[i] for i in first], [self.texts[i] for i in second]
+    tokens: int
 
 
 def packed(texts: Sequence[TokenizedText], device: torch.device) -> tuple[Tensor, tuple[int, ...]]:

@@ -66,17 +66,24 @@ def behind(results: Iterable[tuple[_T, Tensor]], device: torch.device) -> Iterat
     if device.type != "cuda":
         yield from ((key, tensor.cpu()) for key, tensor in results)
         return
-    waiting: deque[tuple[_T, Tensor, torch.cuda.Event]] = deque()
+    waiting: deque[tuple[_T, Callable[[], Tensor]]] = deque()
     for key, tensor in results:
-        host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-        host.copy_(tensor, non_blocking=True)
-        waiting.append((key, host, torch.cuda.current_stream(device).record_event()))
+        waiting.append((key, fetched(tensor)))
         while len(waiting) > 1:
-            yield _arrived(*waiting.popleft())
-    while waiting:
-        yield _arrived(*waiting.popleft())
+            earlier, arrived = waiting.popleft()
+            yield earlier, arrived()
+    for key, arrived in waiting:
+        yield key, arrived()
 
 
-def _arrived(key: _T, host: Tensor, copied: torch.cuda.Event) -> tuple[_T, Tensor]:
-    copied.synchronize()
-    return key, host
+def fetched(tensor: Tensor) -> Callable[[], Tensor]:
+    """Order the copy of a GPU's tensor to the CPU, and return what waits for it and gives it."""
+    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    host.copy_(tensor, non_blocking=True)
+    copied = torch.cuda.current_stream(tensor.device).record_event()
+
+    def arrived() -> Tensor:
+        copied.synchronize()
+        return host
+
+    return arrived

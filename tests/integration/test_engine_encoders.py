@@ -240,7 +240,7 @@ def test_a_model_without_any_numbers_is_not_ready(
 ) -> None:
     loaded = LoadedEncoder(encoders["base"])
     loaded.warm_up()
-    monkeypatch.setattr(loaded, "vectors", lambda *_: np.full((3, 64), np.nan))
+    monkeypatch.setattr(loaded, "begin", lambda *_: lambda: np.full((3, 64), np.nan))
     with pytest.raises(BackboneError, match="not finite"):
         loaded.warm_up()
 

@@ -22,6 +22,9 @@ from unmask.training.trainee import Trainee
 
 TEXTS = ["The cat sleeps in the house.", "A river runs through the valley", "one", "Trees grow slowly. " * 12]
 
+#: torch before 2.13 multiplies row by row on a GPU alone.
+on_processor = pytest.mark.skipif(not float8.on_processor(), reason="this torch has no such products on a processor")
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -38,6 +41,7 @@ def test_each_row_has_a_scale_of_its_own() -> None:
     assert (values[:3].float().abs().amax(dim=1) == 448).all()
 
 
+@on_processor
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_layer_gives_the_product_of_what_was_rounded(bias: bool, dtype: torch.dtype) -> None:
@@ -55,6 +59,7 @@ def test_a_layer_gives_the_product_of_what_was_rounded(bias: bool, dtype: torch.
     assert (out.float().reshape(14, 32) - expected).abs().max() < (1e-5 if dtype == torch.float32 else 2e-2)
 
 
+@on_processor
 def test_an_encoder_in_fp8_is_near_the_exact_one_and_packs_do_not_matter(folder: Path) -> None:
     exact, encoder = Encoder.load(folder).encode(TEXTS), Encoder.load(folder, dtype="fp8")
     assert encoder.backbone.float8
@@ -66,6 +71,18 @@ def test_an_encoder_in_fp8_is_near_the_exact_one_and_packs_do_not_matter(folder:
     assert cosines.max() < 1 - 1e-7
     alone = np.stack([encoder.encode(text) for text in TEXTS])
     assert np.abs(alone - vectors).max() < 1e-5
+
+
+def test_a_torch_without_products_of_rows_on_a_processor_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def of_tensors_alone(*_: object, scale_a: torch.Tensor, **__: object) -> None:
+        raise RuntimeError(f"only per-tensor scaling, not {scale_a.numel()} scales")
+
+    float8.on_processor.cache_clear()
+    monkeypatch.setattr(torch, "_scaled_mm", of_tensors_alone)
+    try:
+        assert not float8.on_processor()
+    finally:
+        float8.on_processor.cache_clear()
 
 
 def test_the_first_layers_are_kept() -> None:
@@ -83,6 +100,7 @@ def test_layers_of_odd_sizes_are_not_converted_and_none_at_all_is_an_error() -> 
         convert([nn.ModuleDict({"q_proj": nn.Linear(24, 16)})], ["q_proj"])
 
 
+@on_processor
 @pytest.mark.parametrize("case", ["llama", "qwen3_moe", "gemma2", "phi3", "gpt_oss"])
 def test_families_run_in_fp8(case: str) -> None:
     backbone = Backbone(build(case))
@@ -102,7 +120,11 @@ def test_families_run_in_fp8(case: str) -> None:
 
 
 def test_a_device_without_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(float8, "on_processor", lambda: True)
     assert resolve_dtype("fp8", torch.device("cpu")) == float8.FORMAT
+    monkeypatch.setattr(float8, "on_processor", lambda: False)
+    with pytest.raises(InputError, match="needs a GPU with torch .*Use 'float32'"):
+        resolve_dtype("fp8", torch.device("cpu"))
     with pytest.raises(InputError, match=r"fp8.*compute capability 9.0.*mps"):
         resolve_dtype("fp8", torch.device("mps"))
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
@@ -113,6 +135,7 @@ def test_a_device_without_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
     assert resolve_dtype("fp8", torch.device("cuda")) == float8.FORMAT
 
 
+@on_processor
 def test_it_is_neither_saved_nor_trained_nor_given_an_adapter(folder: Path, tmp_path: Path) -> None:
     encoder = Encoder.load(folder, dtype="fp8")
     with pytest.raises(InputError, match="Load it in 'bfloat16'"):

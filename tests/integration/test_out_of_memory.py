@@ -71,6 +71,47 @@ def test_one_text_that_does_not_fit_is_one_error(folder: Path, monkeypatch: pyte
     assert encoder.encode("short").shape == (64,)
 
 
+class SmallMemoryForRows:
+    """A pipeline's laying out of rows that fails above a number of tokens, or each time but every second."""
+
+    def __init__(self, encoder: Encoder, most: int | None) -> None:
+        self.calls = 0
+        self._most, self._row = most, encoder.pipeline._row
+
+    def __call__(self, texts: Any) -> Any:
+        self.calls += 1
+        tokens = sum(len(text.ids) for text in texts)
+        if self.calls % 2 if self._most is None else tokens > self._most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB.")
+        return self._row(texts)
+
+
+def test_a_row_that_finds_no_memory_ahead_is_laid_out_in_its_turn(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = Encoder.load(folder).encode(TEXTS)
+    encoder = Encoder.load(folder)
+    encoder.pipeline.token_budget = 300
+    rows = SmallMemoryForRows(encoder, None)
+    monkeypatch.setattr(encoder.pipeline, "_row", rows)
+    assert np.abs(encoder.encode(TEXTS) - expected).max() < 1e-5
+    # The pass before it had ended: nothing had to become smaller.
+    assert rows.calls > 2
+    assert encoder.pipeline.token_budget == 300
+    assert not caplog.text
+
+
+def test_a_row_that_finds_no_memory_at_all_is_halved(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = Encoder.load(folder).encode(TEXTS)
+    encoder = Encoder.load(folder)
+    monkeypatch.setattr(encoder.pipeline, "_row", SmallMemoryForRows(encoder, 200))
+    assert np.abs(encoder.encode(TEXTS) - expected).max() < 1e-5
+    assert encoder.pipeline.token_budget <= 200
+    monkeypatch.setattr(encoder.pipeline, "_row", SmallMemoryForRows(encoder, 30))
+    with pytest.raises(OutOfMemoryError, match=r"does not suffice for a text of \d+ tokens"):
+        encoder.encode(TEXTS)
+
+
 def _as_texts(texts: list[str]) -> list[Any]:
     from unmask import Text
 

@@ -12,6 +12,7 @@ Shapes: T tokens, I inputs, O outputs.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Final
 
 import torch
@@ -38,13 +39,31 @@ def check_device(device: torch.device) -> None:
     Raises:
         InputError: it is neither a CPU, where they are computed slowly, nor a GPU that has them.
     """
-    if device.type == "cpu" or (device.type == "cuda" and torch.cuda.get_device_capability(device) >= _CAPABILITY):
+    if device.type == "cpu":
+        if not on_processor():
+            raise InputError(
+                f"dtype 'fp8' needs a GPU with torch {torch.__version__}, which cannot compute it on a processor; "
+                "torch 2.13 can. Use 'float32'."
+            )
+        return
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) >= _CAPABILITY:
         return
     have = device.type if device.type != "cuda" else torch.cuda.get_device_name(device)
     raise InputError(
         f"dtype 'fp8' needs an NVIDIA GPU of compute capability 9.0 or more (H100, H200, B200); this device is {have}. "
         "Use 'bfloat16'."
     )
+
+
+@cache
+def on_processor() -> bool:
+    """Return whether torch has the product for a CPU; one that has it for a scale in all raises."""
+    rows, scale = rounded(torch.ones(_STEP, _STEP))
+    try:
+        torch._scaled_mm(rows, rows.t(), scale_a=scale, scale_b=scale.t(), out_dtype=torch.float32)
+    except RuntimeError:
+        return False
+    return True
 
 
 def rounded(rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, cast
@@ -29,7 +30,7 @@ from unmask.checkpoint.files import CONFIG_FILE, read_json_list, shown
 from unmask.engine.pairs import PairTokenizer
 from unmask.engine.settings import ModelSettings, Weights
 from unmask.engine.tokens import Reading, packed
-from unmask.engine.worker import serve
+from unmask.engine.worker import Pending, serve
 from unmask.errors import BackboneError, CheckpointError, InputError
 from unmask.hub import locate
 from unmask.text import Text, TextTokenizer
@@ -128,6 +129,10 @@ class LoadedCrossEncoder:
         self.size = sum(p.numel() * p.element_size() for p in model.parameters())
         self.dimension = 1
         self.budget = budget
+
+    def begin(self, ids: NDArray[np.int32], lengths: Sequence[int], starts: Sequence[int]) -> Pending:
+        """Return what gives :meth:`vectors`."""
+        return partial(self.vectors, ids, lengths, starts)
 
     @torch.inference_mode()
     def vectors(self, ids: NDArray[np.int32], lengths: Sequence[int], starts: Sequence[int]) -> NDArray[np.float32]:

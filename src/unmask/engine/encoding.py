@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Final, cast
 
@@ -20,9 +21,11 @@ from unmask.checkpoint import Checkpoint, Settings
 from unmask.encoder import Encoder
 from unmask.engine.settings import ModelSettings, Weights
 from unmask.engine.tokens import Reading, packed
+from unmask.engine.worker import Pending
 from unmask.errors import BackboneError
 from unmask.text import TextTokenizer, TokenizedText
 from unmask.tokenizers import load_tokenizer
+from unmask.transfers import fetched
 
 #: Tokens of each text of the first batch: the first passes are slow, and no caller should wait for them.
 _WARM_UP: Final = (8, 8, 64)
@@ -90,14 +93,24 @@ class LoadedEncoder:
         self.budget = encoder.pipeline.token_budget
 
     @torch.inference_mode()
-    def vectors(self, ids: NDArray[np.int32], lengths: Sequence[int], starts: Sequence[int]) -> NDArray[np.float32]:
-        """Return ``[N, D]`` float32 on the processor: what :meth:`unmask.Encoder.encode` gives, not normalised."""
+    def begin(self, ids: NDArray[np.int32], lengths: Sequence[int], starts: Sequence[int]) -> Pending:
+        """Return what gives ``[N, D]`` float32: what :meth:`unmask.Encoder.encode` gives, not normalised.
+
+        A GPU has been ordered to compute them when this returns; a processor does when they are asked for.
+        """
         bounds = np.concatenate([[0], np.cumsum(lengths)]).tolist()
         numbers = ids.tolist()
         texts = [
             TokenizedText(ids=numbers[begin:end], start=start)
             for (begin, end), start in zip(pairwise(bounds), starts, strict=True)
         ]
+        if self._pipeline.backbone.device.type != "cuda":
+            return partial(self._computed, texts)
+        arrived = fetched(self._pipeline.pooled(texts))
+        return lambda: arrived().numpy()
+
+    @torch.inference_mode()
+    def _computed(self, texts: Sequence[TokenizedText]) -> NDArray[np.float32]:
         return np.asarray(self._pipeline.pooled(texts).cpu().numpy(), dtype=np.float32)
 
     def warm_up(self) -> None:
@@ -113,7 +126,7 @@ class LoadedEncoder:
 
     def _try(self, lengths: Sequence[int]) -> None:
         ids = np.arange(sum(lengths), dtype=np.int32) % self._vocabulary
-        if not np.isfinite(self.vectors(ids, lengths, (0,) * len(lengths))).all():
+        if not np.isfinite(self.begin(ids, lengths, (0,) * len(lengths))()).all():
             raise BackboneError(
                 "The model's vectors hold numbers that are not finite. Its weights are damaged, or its dtype is too "
                 "narrow: fetch it again, or choose another dtype."

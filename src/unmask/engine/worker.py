@@ -13,8 +13,11 @@ import signal
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
-from queue import SimpleQueue
+from dataclasses import dataclass
+from functools import partial
+from queue import Empty, SimpleQueue
 from typing import BinaryIO, Final, Protocol
 
 import numpy as np
@@ -48,6 +51,10 @@ _LASTING: Final = (CheckpointError, BackboneError, InputError, FileNotFoundError
 _PASSING: Final = (DownloadError, OutOfMemoryError)
 
 
+#: Gives the vectors of a batch when called, ``[N, D]`` float32; raises where they cannot be computed.
+Pending = Callable[[], NDArray[np.float32]]
+
+
 class Loaded(Protocol):
     """Weights in memory.
 
@@ -61,8 +68,8 @@ class Loaded(Protocol):
     dimension: int
     budget: int
 
-    def vectors(self, ids: NDArray[np.int32], lengths: Sequence[int], starts: Sequence[int]) -> NDArray[np.float32]:
-        """Return the vectors of texts whose ids lie one behind the other, ``[N, D]`` float32."""
+    def begin(self, ids: NDArray[np.int32], lengths: Sequence[int], starts: Sequence[int]) -> Pending:
+        """Begin a batch of texts whose ids lie one behind the other, if the device computes by itself."""
 
     def warm_up(self) -> None:
         """Run one batch; raises if it gives no numbers."""
@@ -81,6 +88,15 @@ class Models(Protocol):
         """Give memory back after weights were unloaded."""
 
 
+@dataclass(frozen=True)
+class _UnderWay:
+    """A batch that was begun at ``started``, seconds of the monotonic clock."""
+
+    order: Compute
+    started: float
+    pending: Pending
+
+
 class Worker:
     """The process's state, and what its threads do.
 
@@ -97,14 +113,21 @@ class Worker:
         self._to_load: SimpleQueue[Read | Load | Unload] = SimpleQueue()
         self._to_compute: SimpleQueue[Compute] = SimpleQueue()
         self._to_send: SimpleQueue[Answer] = SimpleQueue()
+        self._finished = 0.0
 
     def run(self) -> None:
         """Work until the process ends."""
         for work in (self._receive, self._load, self._send):
             threading.Thread(target=work, name=work.__name__.strip("_"), daemon=True).start()
         self._to_send.put(Up())
+        under_way: deque[_UnderWay] = deque()
         while True:
-            self._compute(self._to_compute.get())
+            order = self._next_to_compute(wait=not under_way)
+            if order is not None:
+                under_way.append(self._begun(order))
+            # A GPU computes one batch while the next is laid out and ordered.
+            if order is None or len(under_way) > 1:
+                self._finish(under_way.popleft())
 
     def _receive(self) -> None:
         while True:
@@ -148,18 +171,33 @@ class Worker:
         taken = time.monotonic() - started
         return WasLoaded(order.weights, loaded.size, loaded.dimension, loaded.budget, taken)
 
-    def _compute(self, order: Compute) -> None:
+    def _next_to_compute(self, *, wait: bool) -> Compute | None:
+        try:
+            return self._to_compute.get(block=wait)
+        except Empty:
+            return None
+
+    def _begun(self, order: Compute) -> _UnderWay:
         started = time.monotonic()
         try:
-            vectors = self._loaded[order.weights].vectors(order.ids, order.lengths, order.starts)
-        # Whatever it is, the texts of this batch are to blame until they are computed alone.
+            pending = self._loaded[order.weights].begin(order.ids, order.lengths, order.starts)
+        # Whatever it is, the texts of this batch are to blame until they are computed alone; told in its turn.
         except Exception as error:  # noqa: BLE001
-            self._to_send.put(Failed(order.number, described(error)))
-        else:
-            broken = tuple(np.flatnonzero(~np.isfinite(vectors).all(axis=1)).tolist())
-            self._to_send.put(Computed(order.number, vectors, broken, time.monotonic() - started))
+            pending = partial(_fail, error)
+        return _UnderWay(order, started, pending)
+
+    def _finish(self, batch: _UnderWay) -> None:
+        number = batch.order.number
+        try:
+            vectors = batch.pending()
+        except Exception as error:  # noqa: BLE001 - as above
+            self._to_send.put(Failed(number, described(error)))
+            self._check(batch.order.weights)
             return
-        self._check(order.weights)
+        broken = tuple(np.flatnonzero(~np.isfinite(vectors).all(axis=1)).tolist())
+        before, self._finished = self._finished, time.monotonic()
+        # While the batch before it was computed, it waited.
+        self._to_send.put(Computed(number, vectors, broken, self._finished - max(batch.started, before)))
 
     def _check(self, weights: Weights) -> None:
         """End the process where the device does not work any more: after some errors of CUDA nothing does."""
@@ -170,6 +208,10 @@ class Worker:
         except Exception as error:  # noqa: BLE001 - as above
             sys.stderr.write(f"Nothing can be computed any more, the worker ends: {described(error)}\n")
             os._exit(BROKEN)
+
+
+def _fail(error: Exception) -> NDArray[np.float32]:
+    raise error
 
 
 def described(error: Exception) -> str:
