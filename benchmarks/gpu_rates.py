@@ -84,7 +84,8 @@ def plain(model: PreTrainedModel, tokens: int, *, joined: bool) -> Products:
 @torch.inference_mode()
 def float8(model: PreTrainedModel, tokens: int) -> Products:
     """Return the products of a model's linear layers in eight bits, the inputs rounded beforehand."""
-    layers = [layer for layer in _first_layers(model).modules() if isinstance(layer, Float8Linear)]
+    # The first layers may be kept in bfloat16.
+    layers = [layer for layer in _layers(model)[-_LAYERS:].modules() if isinstance(layer, Float8Linear)]
     dtype = torch.bfloat16 if layers[0].weight.is_cuda else torch.float32
     rows = {size: rounded(_random(tokens, size, layers[0].scale)) for size in {layer.in_features for layer in layers}}
 
@@ -120,14 +121,14 @@ class _Replay:
         self.graph.replay()
 
 
-def _first_layers(model: PreTrainedModel) -> nn.ModuleList:
-    return nn.ModuleList(list(decoder_layers(model, model.config.num_hidden_layers))[:_LAYERS])
+def _layers(model: PreTrainedModel) -> nn.ModuleList:
+    return decoder_layers(model, model.config.num_hidden_layers)
 
 
 def _weights(model: PreTrainedModel, *, joined: bool) -> list[Tensor]:
     found: list[tuple[str, Tensor]] = [
         (name.rpartition(".")[2], module.weight.detach())
-        for name, module in _first_layers(model).named_modules()
+        for name, module in _layers(model)[:_LAYERS].named_modules()
         if isinstance(module, nn.Linear)
     ]
     if not joined:

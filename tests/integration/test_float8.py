@@ -62,7 +62,7 @@ def test_a_layer_gives_the_product_of_what_was_rounded(bias: bool, dtype: torch.
 @on_processor
 def test_an_encoder_in_fp8_is_near_the_exact_one_and_packs_do_not_matter(folder: Path) -> None:
     exact, encoder = Encoder.load(folder).encode(TEXTS), Encoder.load(folder, dtype="fp8")
-    assert encoder.backbone.float8
+    assert encoder.backbone.float8 == 3
     kinds = [type(layer.mlp.down_proj) for layer in encoder.backbone.model.layers]
     assert kinds == [Float8Linear] * 3
     vectors = encoder.encode(TEXTS)
@@ -85,19 +85,81 @@ def test_a_torch_without_products_of_rows_on_a_processor_is_found_out(monkeypatc
         float8.on_processor.cache_clear()
 
 
-def test_the_first_layers_are_kept() -> None:
-    layers = [nn.ModuleDict({"q_proj": nn.Linear(16, 16), "gate": nn.Linear(16, 4)}) for _ in range(20)]
-    assert convert(layers, ["q_proj"]) == 16
-    assert [isinstance(layer["q_proj"], Float8Linear) for layer in layers] == [False] * 4 + [True] * 16
-    assert all(type(layer["gate"]) is nn.Linear for layer in layers)
+class Grows(nn.Module):
+    """A layer that makes one token's state so many times as large."""
+
+    def __init__(self, growth: float, *, wrapped: bool = False) -> None:
+        super().__init__()
+        self.growth, self.wrapped = growth, wrapped
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor]:
+        out = hidden_states.clone()
+        out[:, 3] *= self.growth
+        return (out,) if self.wrapped else out
+
+
+@pytest.mark.parametrize(
+    ("growth", "kept"),
+    [
+        ([1, 1, 1], 0),
+        ([7.9, 1, 1], 0),
+        ([8.1, 1, 1], 1),
+        ([1, 100, 1], 2),
+        ([36, 5, 10, 1, 1, 140, 1, 4], 6),  # what was noise before it decides who grows
+    ],
+)
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("named", [False, True])
+def test_layers_up_to_the_last_massive_activation_are_kept(
+    growth: list[float], kept: int, wrapped: bool, named: bool
+) -> None:
+    layers = [Grows(each, wrapped=wrapped) for each in growth]
+
+    def run() -> None:
+        states = torch.ones(1, 5, 4)
+        states[:, 0] = 0  # a token without a state has not grown
+        for layer in layers:
+            out = layer(hidden_states=states) if named else layer(states)
+            states = out[0] if isinstance(out, tuple) else out
+
+    assert float8.rises(layers, run) == kept
+    assert not any(layer._forward_hooks for layer in layers)
+
+
+def test_nothing_stays_on_the_layers_when_the_pass_fails() -> None:
+    layers = [Grows(1)]
+    with pytest.raises(ZeroDivisionError):
+        float8.rises(layers, lambda: 1 // 0)
+    assert not layers[0]._forward_hooks
+
+
+@pytest.mark.parametrize("bidirectional", [True, False])
+def test_a_model_keeps_them(bidirectional: bool) -> None:
+    model = build("llama")
+    with torch.no_grad():
+        model.layers[1].mlp.down_proj.weight *= 3000
+    backbone = Backbone(model, bidirectional=bidirectional)
+    backbone.to_float8()
+    assert backbone.float8 == 2
+    kinds = [(type(layer.self_attn.q_proj), type(layer.self_attn.v_proj)) for layer in model.layers]
+    assert kinds == [(nn.Linear, nn.Linear)] * 2 + [(Float8Linear, nn.Linear)] * 2
+
+
+def test_names_that_are_spared_and_others_stay() -> None:
+    layer = nn.ModuleDict({name: nn.Linear(16, 16) for name in ("q_proj", "k_proj", "v_proj", "gate")})
+    assert convert([layer], ["q_proj", "k_proj", "v_proj"]) == 1
+    assert isinstance(layer["q_proj"], Float8Linear)
+    assert all(type(layer[name]) is nn.Linear for name in ("k_proj", "v_proj", "gate"))
 
 
 def test_layers_of_odd_sizes_are_not_converted_and_none_at_all_is_an_error() -> None:
-    layer = nn.ModuleDict({"q_proj": nn.Linear(24, 16), "k_proj": nn.Linear(16, 16)})
-    assert convert([layer], ["q_proj", "k_proj"]) == 1
+    layer = nn.ModuleDict({"q_proj": nn.Linear(24, 16), "o_proj": nn.Linear(16, 16)})
+    assert convert([layer], ["q_proj", "o_proj"]) == 1
     assert type(layer["q_proj"]) is nn.Linear
     with pytest.raises(UnsupportedModelError, match="multiples of 16"):
         convert([nn.ModuleDict({"q_proj": nn.Linear(24, 16)})], ["q_proj"])
+    with pytest.raises(UnsupportedModelError, match="behind the layers that make massive activations"):
+        convert([], ["q_proj"])
 
 
 @on_processor

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import torch
 from peft import PeftModel
@@ -17,6 +17,9 @@ from unmask.backbone.fused import FusedStack, fuse
 from unmask.backbone.layout import Layout
 from unmask.errors import UnsupportedModelError
 
+#: Texts of the first tokens of the vocabulary, special ones among them: where massive activations arise if they do.
+_MANY: Final = (128,) * 4
+
 
 class Backbone:
     """A decoder that reads packed rows of texts, both ways unless told otherwise.
@@ -27,7 +30,7 @@ class Backbone:
         family: the row of its model type, or None.
         proof: what the proofs measured when it was made.
         adapter: peft's wrapper around the last adapter, if that was kept apart.
-        float8: whether its linear layers compute in eight bits; see :meth:`to_float8`.
+        float8: of how many layers, the last ones, linear layers compute in eight bits; see :meth:`to_float8`.
     """
 
     def __init__(self, model: PreTrainedModel, *, bidirectional: bool = True, adapter: PeftModel | None = None) -> None:
@@ -39,7 +42,7 @@ class Backbone:
         set_direction(model.config, bidirectional=bidirectional)
         model.set_attn_implementation(attention.NAME)
         self.proof: Proof = self._prove()
-        self.float8 = False
+        self.float8 = 0
         self._fast: FusedStack | CompiledLayers | None = None
         # At the first inference: training, saving and converting never come to it.
         self._to_quicken = True
@@ -65,14 +68,22 @@ class Backbone:
             ) from error
 
     def to_float8(self) -> None:
-        """Round the linear layers' weights to eight bits, for good: this is for encoding alone.
+        """Round weights of linear layers to eight bits, for good: this is for encoding alone.
+
+        Those of the layers up to the last that makes massive activations are kept; see :func:`float8.rises`.
 
         Raises:
             UnsupportedModelError: it has none that could be rounded.
         """
         names = (self.family or Family()).lora_targets
-        float8.convert(list(decoder_layers(self.model, self.config.num_hidden_layers)), names)
-        self.float8 = True
+        layers = list(decoder_layers(self.model, self.config.num_hidden_layers))
+        kept = float8.rises(layers, self._pass_over_many_tokens)
+        float8.convert(layers[kept:], names)
+        self.float8 = len(layers) - kept
+
+    def _pass_over_many_tokens(self) -> None:
+        ids_T = torch.arange(sum(_MANY), device=self.device) % self.config.vocab_size
+        self.own_hidden(ids_T, Layout(_MANY, causal=not self.bidirectional))
 
     def _fast_form(self) -> FusedStack | CompiledLayers | None:
         """Return a faster form of the model if it has one that gives the same states; made when first asked for."""

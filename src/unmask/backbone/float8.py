@@ -11,9 +11,9 @@ Shapes: T tokens, I inputs, O outputs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cache
-from typing import Final
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -24,9 +24,13 @@ FORMAT: Final = torch.float8_e4m3fn
 _LARGEST: Final = torch.finfo(FORMAT).max
 #: Least scale of a row: one of zeros has to be divided by something.
 _LEAST: Final = 1e-12
-#: Decoder layers from the first on that are not converted: there a few huge components arise on which all later layers
-#: rest (arXiv 2402.17762), and rounding decides whether they do (experiments/LOG.md).
-KEPT: Final = 4
+#: A layer in which a token's state grows by more than this makes massive activations: a few huge components, on some
+#: tokens, on which all later layers rest (arXiv 2402.17762). In SmolLM2-135M states grow 60- to 175-fold there, and no
+#: more than 4-fold in the layers behind (experiments/LOG.md).
+RISE: Final = 8.0
+#: Linear layers that are not converted: with grouped heads they are a few hundredths of the operations, and cause a
+#: third of the error (experiments/LOG.md).
+SPARED: Final = ("k_proj", "v_proj")
 #: Inputs and outputs must be multiples of this (``torch._scaled_mm``).
 _STEP: Final = 16
 #: NVIDIA's first GPUs whose tensor cores multiply this format row by row: compute capability 9.0 (Hopper).
@@ -116,30 +120,66 @@ class Float8Linear(nn.Module):
         return out
 
 
-def convert(layers: Sequence[nn.Module], names: Sequence[str], kept: int = KEPT) -> int:
-    """Put eight-bit layers in the place of linear ones, in place, and return how many.
+@torch.inference_mode()
+def rises(layers: Sequence[nn.Module], run: Callable[[], object]) -> int:
+    """Return the number of layers up to the last one that makes massive activations.
+
+    Whether a token gets them can hang on the rounding of all that comes before; so these layers are kept as they are.
 
     Args:
         layers: the model's decoder layers.
+        run: calls them all, on some tokens.
+    """
+    found = [0]
+
+    def look(number: int, _: nn.Module, given: tuple[Any, ...], named: dict[str, Any], out: Any) -> None:
+        before = _norms(given[0] if given else named["hidden_states"])
+        after = _norms(out[0] if isinstance(out, tuple) else out)
+        if bool((after > RISE * before).any()):
+            found.append(number)
+
+    hooks = [
+        layer.register_forward_hook(partial(look, number), with_kwargs=True)
+        for number, layer in enumerate(layers, start=1)
+    ]
+    try:
+        run()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return max(found)
+
+
+def _norms(states: Tensor) -> Tensor:
+    norms: Tensor = torch.linalg.vector_norm(states.float(), dim=-1)
+    return norms
+
+
+def convert(layers: Sequence[nn.Module], names: Sequence[str], spared: Sequence[str] = SPARED) -> int:
+    """Put eight-bit layers in the place of linear ones, in place, and return how many.
+
+    Args:
+        layers: decoder layers.
         names: last parts of the names of the linear layers: those that an adapter would train. Routers of experts,
             small and decisive, are none of them, nor are experts that are kept in one tensor.
-        kept: layers from the first on that stay as they are; fewer in a model of hardly more.
+        spared: names that stay as they are.
 
     Raises:
         UnsupportedModelError: there is none that could be converted.
     """
+    wanted = set(names) - set(spared)
     found = [
         (parent, name, module)
-        for layer in layers[min(kept, len(layers) // 4) :]
+        for layer in layers
         for parent in layer.modules()
         for name, module in parent.named_children()
-        if name in names and isinstance(module, nn.Linear)
+        if name in wanted and isinstance(module, nn.Linear)
         if module.in_features % _STEP == 0 and module.out_features % _STEP == 0
     ]
     if not found:
         raise UnsupportedModelError(
-            f"None of this model's linear layers ({', '.join(names)}) can be computed in fp8: their sizes are no "
-            f"multiples of {_STEP}. Use dtype 'bfloat16'."
+            f"None of this model's linear layers can be computed in fp8: it needs some of {', '.join(sorted(wanted))} "
+            f"behind the layers that make massive activations, their sizes multiples of {_STEP}. Use dtype 'bfloat16'."
         )
     for parent, name, module in found:
         setattr(parent, name, Float8Linear(module))

@@ -68,11 +68,16 @@ def describe(encoder: Encoder) -> dict[str, Any]:
         "layers_run": encoder.backbone.form,
         "attention": kernels_of(encoder),
         "device": str(encoder.device),
-        "dtype": str(encoder.dtype).removeprefix("torch.")
-        + (", linear layers in fp8" if encoder.backbone.float8 else ""),
+        "dtype": _formats(encoder),
         "token_budget": encoder.pipeline.token_budget,
         "memory_mb": {"float32": round(parameters * 4 / 1e6, 1), "bfloat16": round(parameters * 2 / 1e6, 1)},
     }
+
+
+def _formats(encoder: Encoder) -> str:
+    eight, layers = encoder.backbone.float8, encoder.backbone.config.num_hidden_layers
+    name = str(encoder.dtype).removeprefix("torch.")
+    return f"{name}, the last {eight} of {layers} layers in fp8" if eight else name
 
 
 def kernels_of(encoder: Encoder) -> list[str]:
