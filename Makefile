@@ -4,6 +4,8 @@ PYTHON ?= python3
 # The CPU build. README, "Install", says how to get CUDA instead.
 TORCH ?= torch==2.13.0
 VENV := .venv
+# Byte code is written when a module is first imported: writing all of it would take minutes.
+PIP := --quiet --no-compile
 BIN := $(VENV)/bin
 # What `make evaluate` measures on (see docs/evaluation.md for the layout), and where its figures go.
 DATA ?= ../shared/data/dev
@@ -68,19 +70,19 @@ $(VENV)/.pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Unmask needs Python 3.11 or newer; choose one with: make PYTHON=python3.12 …")'
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --upgrade pip
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt '$(TORCH)'
+	@$(BIN)/python -m pip install $(PIP) --constraint constraints.txt '$(TORCH)'
 	@touch $@
 
 $(VENV)/.ready: pyproject.toml constraints.txt | $(VENV)/.pip
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	@$(BIN)/python -m pip install $(PIP) --constraint constraints.txt --editable .
 	@touch $@
 
 $(VENV)/.hosted: pyproject.toml constraints.txt | $(VENV)/.pip
 	@echo "Installing what the gateway needs …"
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[gateway]'
+	@$(BIN)/python -m pip install $(PIP) --constraint constraints.txt --editable '.[gateway]'
 	@touch $@ $(VENV)/.ready
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.pip
 	@echo "Installing what development needs …"
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev --editable .
+	@$(BIN)/python -m pip install $(PIP) --constraint constraints.txt --group dev --editable .
 	@touch $@ $(VENV)/.ready

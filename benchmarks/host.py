@@ -60,7 +60,7 @@ def without_model(name: str) -> Encoder:
         return states[: len(lengths)]
 
     encoder.backbone.hidden = hidden  # type: ignore[method-assign]
-    pipeline.pool = pool
+    vars(pipeline)["pool"] = pool
     return encoder
 
 
