@@ -266,6 +266,21 @@ def test_who_answered_alone_is_the_pin_whatever_was_before() -> None:
     assert (more.pin(), more.agreement.allows("c")) == ("b", False)
 
 
+@pytest.mark.parametrize(("heir", "pin"), [("b", "c"), ("d", "d")])
+def test_a_pin_learnt_of_late_outdoes_who_answered_alone_only_if_its_provider_is_there(heir: str, pin: str) -> None:
+    m = model("a", "b", "c")
+    m.probed("a", VECTORS, first=True)
+    m.probed("c", turned(0.5))
+    row = m.agreement.row
+    assert row is not None
+    # Another process, or a step of this one that nobody waited for.
+    at_once(m.pins.change(row, heir, VECTORS))
+    more = m.carried(["c"], ["c"]).carried(["d", "c"], ["c"])
+    more.probed("d", VECTORS, first=True)
+    assert (more.pin(), more.agreement.pin) == (pin, pin)
+    assert (more.agreement.allows("c"), more.agreement.allows("d")) == (pin == "c", pin == "d")
+
+
 def test_what_another_process_did_is_learnt() -> None:
     pins = PinsInMemory()
     here, there = model("a", "b", pins=pins), model("a", "b", pins=pins)

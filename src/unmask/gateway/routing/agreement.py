@@ -219,11 +219,13 @@ class Agreement:
         before, self.row = self.row, row
         if (before.mark if before else None) == (row.mark if row else None):
             return
-        self._changed = self._outdated = False
+        self._changed = False
+        # One that is learnt of late, and whose provider is gone as well, does not outdo who answered alone.
+        self._outdated = self._outdated and row is not None and row.provider not in self._names
         if row is None:
             _log.info("model is not pinned any more", extra={"fields": {"model": self._model}})
         else:
-            self._wish = None
+            self._wish = self._wish if self._outdated else None
             _log.info("model is pinned", extra={"fields": {"model": self._model, "provider": row.provider}})
         if before is not None and (afresh if row is None else _is_other(before, row)):
             self._vectors.clear()
