@@ -4,8 +4,9 @@ PYTHON ?= python3
 # The CPU build. README, "Install", says how to get CUDA instead.
 TORCH ?= torch==2.13.0
 VENV := .venv
-# Byte code is written when a module is first imported: writing all of it would take minutes.
+# pip compiles on one core; compileall on all of them. Some packages hold files for other Pythons, which stay as they are.
 PIP := --quiet --no-compile
+COMPILE := -m compileall -qq -j 0 $(VENV)/lib || true
 BIN := $(VENV)/bin
 # What `make evaluate` measures on (see docs/evaluation.md for the layout), and where its figures go.
 DATA ?= ../shared/data/dev
@@ -75,14 +76,17 @@ $(VENV)/.pip:
 
 $(VENV)/.ready: pyproject.toml constraints.txt | $(VENV)/.pip
 	@$(BIN)/python -m pip install $(PIP) --constraint constraints.txt --editable .
+	@$(BIN)/python $(COMPILE)
 	@touch $@
 
 $(VENV)/.hosted: pyproject.toml constraints.txt | $(VENV)/.pip
 	@echo "Installing what the gateway needs …"
 	@$(BIN)/python -m pip install $(PIP) --constraint constraints.txt --editable '.[gateway]'
+	@$(BIN)/python $(COMPILE)
 	@touch $@ $(VENV)/.ready
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.pip
 	@echo "Installing what development needs …"
 	@$(BIN)/python -m pip install $(PIP) --constraint constraints.txt --group dev --editable .
+	@$(BIN)/python $(COMPILE)
 	@touch $@ $(VENV)/.ready
